@@ -1,0 +1,1 @@
+"""One process that drains the outbox into accounting files."""

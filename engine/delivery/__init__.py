@@ -1,0 +1,1 @@
+"""SMTP out: one process per delivery slot, doing what the scheduler decides."""

@@ -1,0 +1,1 @@
+"""Names to MX hosts and addresses: codec, stub resolver, cache, MX selection.  Imports config."""

@@ -1,0 +1,1 @@
+"""SMTP in: one process per listener slot, feeding bytes to smtp.server and messages to reception."""

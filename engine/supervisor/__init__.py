@@ -1,0 +1,1 @@
+"""The parent: reads the configuration, holds the listening sockets, forks, watches, stops."""

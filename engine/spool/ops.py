@@ -6,62 +6,13 @@ All are MessagePack arrays: append fields with defaults only, never reorder.  Ro
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 
-# --- rows -------------------------------------------------------------------------------------------------------------------------
+from engine.mail.envelope import DEFAULT_PRIORITY, DUE_KEY, Body, Due, Message, due_key
 
-
-class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where a body lies: `size_bytes` bytes in wire form (dot-stuffed, every line ended by CRLF, no final dot) at `offset` of a segment."""
-
-    epoch: int
-    segment: int  # file bodies/EPOCH-SEGMENT.seg
-    offset: int  # of the first body byte, past the record's header
-    size_bytes: int
-    checksum: int  # zlib.crc32 of those bytes
-
-
-class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A row of `message`: everything about a message that its recipients share."""
-
-    body: Body
-    return_path: str  # "" is the null sender
-    prefix: bytes  # header lines of ours in front of the body, wire form
-    queued_ms: int
-    eight_bit: bool  # body or prefix has bytes over 127
-    notify_sender: bool  # may we send a DSN about it? (no: null sender, or only relay-domain admitted it)
-    ret: str  # RET of RFC 3461: "FULL", "HDRS" or ""
-    env_id: str
-    src_type: str  # "smtp", or "local" for our own DSNs
-    src_mta: str  # "helo (ip)"
-    job_id: str
-
-
-class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A value of `due`: one recipient that waits; all that is known about it survives a restart."""
-
-    address: str
-    queued_ms: int
-    orcpt: str = ""
-    notify: int = 0  # bits of RFC 3461: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0 not given
-    pool: str = ""  # the pool its virtual MTA was chosen from
-    attempts: int = 0
-    first_attempt_ms: int = 0
-    last_reply: str = ""
-
-
-# key of `due`: queue number, priority (255 - priority: higher first), due time in ms, message id, recipient number
-DUE_KEY = struct.Struct(">IBQ12sI")
-
-
-def due_key(queue: int, priority: int, due_ms: int, message: bytes, recipient: int) -> bytes:
-    """The 29-byte key of a `due` row."""
-    return DUE_KEY.pack(queue, 255 - priority, due_ms, message, recipient)
-
-
-DEFAULT_PRIORITY = 50
+__all__ = [
+    "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "NewRecipient", "Operation", "Seal", "Settle", "Settlement", "due_key",
+]  # fmt: skip
 
 # --- operations (worker -> spool process), one stream per worker, numbered 1, 2, 3 ... within its epoch -----------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 
-class RecipientRecord(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
+class RecipientRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="kind", tag=1, gc=False):
     """One recipient's d, b or t record: the columns of PowerMTA's accounting file (reference §4.3), not yet formatted."""
 
     type: str  # "d", "b" or "t"
@@ -35,9 +35,10 @@ class RecipientRecord(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=Fa
     vmta_pool: str
     id: str  # message id, text form
     first_attempt_ms: int = 0
+    bounce_cat: str = ""  # of engine.bounce.classify
 
 
-class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
+class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="kind", tag=2, gc=False):
     """A whole-queue failure (tq): no MX could be looked up, connected to or greeted by."""
 
     logged_ms: int

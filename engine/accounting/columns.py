@@ -1,0 +1,148 @@
+"""The columns of accounting files (reference §4.3): which a type has, how each is had from a record, and which a file shows.  Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from engine.mail.status import describe
+
+Getter = Callable[[Any], object]  # a record to the value of one column
+Columns = tuple[Getter, ...]
+
+_RECIPIENT_FIELDS = (
+    "type timeLogged timeQueued orig rcpt orcpt dsnAction dsnStatus dsnDiag dsnMta bounceCat srcType srcMta dlvType dlvSourceIp "
+    "dlvDestinationIp dlvEsmtpAvailable dlvSize vmta jobId envId queue vmtaPool id"
+).split()
+_QUEUE_FIELDS = "type timeLogged queue vmta dsnStatus dsnDiag dsnMta dlvType dlvSourceIp dlvDestinationIp".split()
+DEFAULT_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "d": tuple(_RECIPIENT_FIELDS),
+    "b": tuple(_RECIPIENT_FIELDS),
+    "t": tuple(_RECIPIENT_FIELDS),
+    "tq": tuple(_QUEUE_FIELDS),
+}
+"""What `*` stands for, by record type.  `id`, the message's, is our own and stands last."""
+
+
+def _diagnostic(record: Any) -> str:
+    text: str = record.dsn_diag  # peer text, Latin-1 as it came
+    if text.isascii():
+        return text
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except ValueError:  # not Latin-1, or not UTF-8 behind it
+        return text
+
+
+def _blank(record: Any) -> str:
+    return ""
+
+
+_SHARED: Mapping[str, Getter] = {
+    "dsnStatus": lambda record: describe(record.dsn_status),
+    "dsnDiag": _diagnostic,
+    "dsnMta": attrgetter("dsn_mta"),
+    "dlvType": attrgetter("dlv_type"),
+    "dlvSourceIp": attrgetter("dlv_source_ip"),
+    "dlvDestinationIp": attrgetter("dlv_destination_ip"),
+    "vmta": attrgetter("vmta"),
+    "queue": attrgetter("queue"),
+}
+_RECIPIENT: Mapping[str, Getter] = {
+    **_SHARED,
+    "type": attrgetter("type"),
+    "totalSecondsQueued": lambda record: max(0, record.logged_ms - record.queued_ms) // 1000,
+    "orig": attrgetter("orig"),
+    "rcpt": attrgetter("rcpt"),
+    "orcpt": attrgetter("orcpt"),
+    "dsnAction": attrgetter("dsn_action"),
+    "bounceCat": attrgetter("bounce_cat"),
+    "srcType": attrgetter("src_type"),
+    "srcMta": attrgetter("src_mta"),
+    "dlvEsmtpAvailable": attrgetter("dlv_esmtp"),
+    "dlvSize": attrgetter("dlv_size"),
+    "jobId": attrgetter("job_id"),
+    "envId": attrgetter("env_id"),
+    "vmtaPool": attrgetter("vmta_pool"),
+    "id": attrgetter("id"),
+}
+_QUEUE: Mapping[str, Getter] = {**_SHARED, "type": lambda record: "tq"}
+_TIMES = {"timeLogged": "logged_ms", "timeQueued": "queued_ms", "timeFirstAttempt": "first_attempt_ms"}
+_RECIPIENT_TIMES = ("timeLogged", "timeQueued", "timeFirstAttempt")
+# asked for by name, known, and blank as long as nothing fills them
+_BLANK = ("dlvTlsProtocol", "dlvTlsCipher", "rcvSmtpUser", "dlvProxyServerIp", "dlvProxyClientIp", "userString")
+_CANONICAL = {name.lower(): name for name in (*_RECIPIENT, *_TIMES, *_BLANK)}
+
+
+@lru_cache(maxsize=8192)
+def _iso(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(seconds))
+
+
+def iso_time(ms: int) -> str:
+    """*ms* since the epoch as `2019-02-08 21:54:05+0000`, local time; "" for 0, which is "never"."""
+    return _iso(ms // 1000) if ms else ""
+
+
+def unix_time(ms: int) -> str:
+    """*ms* since the epoch as whole seconds; "" for 0, which is "never"."""
+    return str(ms // 1000) if ms else ""
+
+
+def canonical(field: str) -> str | None:
+    """The name of *field* as the header line shows it (any case is taken), or None if no record ever has it."""
+    name = field.strip()
+    if name.lower().startswith(("header_", "arf_")):
+        return name
+    return _CANONICAL.get(name.lower())
+
+
+def select(record_type: str, requested: Iterable[str]) -> tuple[str, ...]:
+    """The fields of *record_type* that record-fields *requested* asks for, `type` first: names, `*` for the default ones, `!name` to leave one out.
+
+    Nothing requested, or only names left out, starts from the default ones.  ValueError names a field that does not exist.
+    """
+    words = [word.strip() for word in requested]
+    chosen: dict[str, None] = {"type": None}
+    if all(word.startswith("!") for word in words):
+        words.insert(0, "*")
+    for word in words:
+        if word == "*":
+            chosen.update(dict.fromkeys(DEFAULT_FIELDS[record_type]))
+            continue
+        name = canonical(word.removeprefix("!"))
+        if name is None:
+            raise ValueError(f"record-fields {record_type}: there is no field {word.removeprefix('!')}")
+        if not word.startswith("!"):
+            chosen[name] = None
+        elif name != "type":
+            chosen.pop(name, None)
+    return tuple(chosen)
+
+
+def union(selections: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The header of a file that holds several types: every field once, in the order in which they first appear."""
+    return tuple(dict.fromkeys(name for selection in selections for name in selection))
+
+
+def getters(record_type: str, header: Iterable[str], selection: Iterable[str], *, iso_times: bool, user_string: str = "") -> Columns:
+    """One getter per column of *header*; blank where *selection*, the type's own fields, has not got it."""
+    show = iso_time if iso_times else unix_time
+    own = frozenset(selection)
+    table = _QUEUE if record_type == "tq" else _RECIPIENT
+    times = ("timeLogged",) if record_type == "tq" else _RECIPIENT_TIMES
+
+    def getter(name: str) -> Getter:
+        if name not in own:
+            return _blank
+        if name in times:
+            attribute = attrgetter(_TIMES[name])
+            return lambda record: show(attribute(record))
+        if name == "userString":
+            return lambda record: user_string
+        return table.get(name, _blank)
+
+    return tuple(getter(name) for name in header)

@@ -1,0 +1,51 @@
+"""A file's layout: its header line and the line of each record, as RFC 4180 has it (quotes doubled, CRLF), in UTF-8.  Pure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+
+from engine.accounting.columns import Columns, getters, select, union
+from engine.mail.record import QueueRecord, Record
+
+
+class _Echo:
+    """What csv.writer writes to; `writerow` returns what this returns."""
+
+    @staticmethod
+    def write(line: str) -> str:
+        return line
+
+
+_write_row = csv.writer(_Echo, lineterminator="\r\n").writerow
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "?")
+
+
+def csv_line(values: Sequence[object]) -> bytes:
+    """*values* as one CSV line.  Control characters become `?`, so that a record never spans lines, whatever a peer said."""
+    line: str = _write_row(values)  # type: ignore[assignment]
+    if not line[:-2].isprintable():
+        line = _write_row([str(value).translate(_CONTROLS) for value in values])  # type: ignore[assignment]
+    return line.encode("utf-8", "replace")
+
+
+class Layout:
+    """How one accounting file looks: `header`, and `line` for every record of its types."""
+
+    __slots__ = ("header", "types", "_columns")
+
+    def __init__(self, types: Sequence[str], fields: Mapping[str, Sequence[str]], *, iso_times: bool = True, user_string: str = "") -> None:
+        """*types* in the order of `records`; *fields* as record-fields gives them, by type.  ValueError names a field that does not exist."""
+        extra = ("userString",) if user_string else ()
+        selections = {kind: union((select(kind, fields.get(kind, ())), extra)) for kind in types}
+        names = union(selections.values())
+        self.types = tuple(types)
+        self.header = csv_line(names)
+        self._columns: dict[str, Columns] = {
+            kind: getters(kind, names, selection, iso_times=iso_times, user_string=user_string) for kind, selection in selections.items()
+        }
+
+    def line(self, record: Record) -> bytes:
+        """The line of *record* with its CRLF; b"" if this file does not want its type."""
+        columns = self._columns.get("tq" if isinstance(record, QueueRecord) else record.type)
+        return b"" if columns is None else csv_line([get(record) for get in columns])

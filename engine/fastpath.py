@@ -1,0 +1,44 @@
+"""The loops over bytes that everybody imports: compiled where they are built, otherwise (or with ENGINE_FASTPATH=off) their plain twins.
+
+`COMPILED` says which.  What each function means is said in `_reference.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine import _reference as _chosen
+
+    COMPILED: bool
+else:
+    _chosen = None
+    if os.environ.get("ENGINE_FASTPATH") != "off":
+        try:
+            from engine import _fastpath as _chosen
+        except ImportError:
+            _chosen = None
+    COMPILED = _chosen is not None
+    if not COMPILED:
+        from engine import _reference as _chosen
+
+NEED_DATA = _chosen.NEED_DATA
+BARE_EOL = _chosen.BARE_EOL
+MALFORMED = _chosen.MALFORMED
+BODY_START = _chosen.BODY_START
+line_end = _chosen.line_end
+scan_body = _chosen.scan_body
+stuff = _chosen.stuff
+unstuff = _chosen.unstuff
+has_8bit = _chosen.has_8bit
+find_fields = _chosen.find_fields
+split_command = _chosen.split_command
+parse_path = _chosen.parse_path
+scan_reply = _chosen.scan_reply
+shared_add = _chosen.shared_add
+
+__all__ = [
+    "BARE_EOL", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA", "find_fields", "has_8bit", "line_end", "parse_path",
+    "scan_body", "scan_reply", "shared_add", "split_command", "stuff", "unstuff",
+]  # fmt: skip

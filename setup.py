@@ -1,0 +1,34 @@
+"""Builds engine._fastpath; everything else about the package is in pyproject.toml.
+
+ENGINE_CYTHON_TRACE=1 builds it for debugging: line tracing, assertions and annotated HTML.
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+trace = os.environ.get("ENGINE_CYTHON_TRACE") == "1"
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                "engine._fastpath",
+                ["engine/_fastpath.pyx"],
+                depends=["engine/_fastpath.pxd"],
+                extra_compile_args=["-O1", "-g"] if trace else ["-O3"],
+                define_macros=[("CYTHON_TRACE", "1")] if trace else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
+            )
+        ],
+        annotate=trace,
+        force=trace,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": trace,
+            "wraparound": False,
+            "cdivision": True,
+            "linetrace": trace,
+        },
+    )
+)

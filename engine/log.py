@@ -1,0 +1,115 @@
+"""The event log: one line per thing that happened, batched, shared by all processes.
+
+A line is `2026-11-24 03:40:12.345+0100 listener/0 accepted id=...`.  Every process appends whole lines to the same file with one write each
+(O_APPEND), so lines of several processes never mix.  Logging never raises into the mail flow: what could not be written is counted, and the
+count is the first thing written once writing works again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+FLUSH_AT_CHARS = 64 * 1024
+ESCAPED_MAX_CHARS = 1000
+
+_ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if byte < 32 or byte > 126} | {9: "\\t", 10: "\\n", 13: "\\r", 92: "\\\\"}
+
+
+def escape(text: str | bytes, limit_chars: int = ESCAPED_MAX_CHARS) -> str:
+    r"""*text* that a peer chose, safe inside a log line or a record: printable ASCII, at most *limit_chars* long.
+
+    Control characters, line ends and bytes over 126 become `\xNN` (`\r`, `\n`, `\t`), a backslash is doubled; what is cut ends in `...`.
+    """
+    if isinstance(text, str):
+        if len(text) <= limit_chars and text.isascii() and text.isprintable() and "\\" not in text:
+            return text
+        data = text[: limit_chars + 1].encode("utf-8", "surrogateescape" if _is_escaped_bytes(text) else "backslashreplace")
+    else:
+        data = bytes(text[: limit_chars + 1])
+    safe = data.decode("latin-1").translate(_ESCAPES)
+    return safe if len(safe) <= limit_chars else safe[: limit_chars - 3] + "..."
+
+
+def _is_escaped_bytes(text: str) -> bool:
+    """Whether every lone surrogate in *text* stands for one undecodable byte."""
+    return all(not 0xD800 <= ord(char) <= 0xDFFF or 0xDC80 <= ord(char) <= 0xDCFF for char in text)
+
+
+class EventLog:
+    """Appends events of one process to the file at *path*; with an empty path, or while the file cannot be opened, to standard error."""
+
+    def __init__(self, path: str, role: str) -> None:
+        self.path = path
+        self.role = role
+        self.lost_lines = 0  # since the last time a write succeeded
+        self._fd = -1
+        self._lines: list[str] = []
+        self._chars = 0
+        self._second = -1
+        self._before_ms = ""
+        self._after_ms = ""
+        self._torn = False  # our last write ended inside a line
+
+    def event(self, kind: str, text: str) -> None:
+        """Add one line to the buffer; *text* from a peer goes through `escape` first.  Never raises, never waits unless the buffer is full."""
+        now_s = time.time()
+        second = int(now_s)
+        if second != self._second:
+            self._enter_second(second)
+        if "\n" in text or "\r" in text:
+            text = escape(text, len(text))
+        self._lines.append(f"{self._before_ms}{int((now_s - second) * 1000):03d}{self._after_ms}{kind} {text}\n")
+        self._chars += len(text) + 50
+        if self._chars > FLUSH_AT_CHARS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the buffered lines to the kernel in one write; never raises."""
+        if not self._lines:
+            return
+        head = "\n" if self._torn else ""
+        if self.lost_lines:
+            self._enter_second(int(time.time()))
+            head += f"{self._before_ms}000{self._after_ms}log lost {self.lost_lines} lines that could not be written\n"
+        lines, self._lines, self._chars = self._lines, [], 0
+        data = (head + "".join(lines)).encode("utf-8", "backslashreplace")
+        try:
+            written = os.write(self._descriptor(), data)
+        except OSError:  # counted; said by the next write that succeeds
+            self.lost_lines += len(lines)
+            return
+        self._torn = written < len(data) and data[written - 1 : written] != b"\n"
+        if written == len(data):
+            self.lost_lines = 0
+        else:
+            self.lost_lines += data.count(b"\n", written)
+
+    def reopen(self) -> None:
+        """Write to the path anew from here on, after somebody moved the file away."""
+        self.flush()
+        self.close()
+
+    def close(self) -> None:
+        """Flush and give the descriptor back."""
+        self.flush()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _descriptor(self) -> int:
+        """The open file; standard error while there is none."""
+        if self._fd < 0 and self.path:
+            try:
+                self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            except OSError as error:
+                reason = f"engine: cannot write the log {self.path}: {error.strerror}; it goes to standard error\n"
+                self.path = ""
+                os.write(2, reason.encode("utf-8", "backslashreplace"))
+        return self._fd if self._fd >= 0 else 2
+
+    def _enter_second(self, second: int) -> None:
+        local = time.localtime(second)
+        self._second = second
+        self._before_ms = time.strftime("%Y-%m-%d %H:%M:%S.", local)
+        self._after_ms = f"{time.strftime('%z', local)} {self.role} "

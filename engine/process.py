@@ -1,0 +1,169 @@
+"""What a child process is told at birth, and what it shares with the supervisor.  A leaf; starts no loop and no thread.
+
+The supervisor writes a `Birth` into a memory file, executes a fresh interpreter, and the child (`engine.supervisor.child`) reads it, imports its
+role's module, calls `enter` and then the module's `run(birth, config)`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+
+import msgspec
+import setproctitle
+
+from engine.errors import EngineError, StartError
+from engine.fastpath import shared_add
+
+HEARTBEAT_ROW_BYTES = 16  # int64 progress, int64 flags
+WAITING_FOR_SPOOL = 1  # flag: no progress because the spool process has not answered; the watchdog spares us
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+
+class ListenSocket(msgspec.Struct, frozen=True):
+    """A listening socket that the supervisor bound and holds; *port* is the real one, the offset included."""
+
+    fd: int
+    address: str
+    port: int
+    source: str = ""  # source=NAME of the smtp-listener
+
+
+class Birth(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a child gets: descriptors, paths and who to be.  Descriptors of -1 and uid or gid of -1 mean none."""
+
+    role: str  # "listener", "spool", "delivery", "accounting"
+    index: int
+    module: str  # whose run(birth, config) is the process
+    title: str  # for ps
+    supervisor_pid: int
+    row: int  # this child's row in the shared counters and heartbeats
+    rows: int  # how many rows there are
+    config_fd: int  # memory file: the encoded configuration Snapshot
+    lifeline_fd: int  # read end of a pipe: end of file means that the supervisor is gone
+    lock_fd: int = -1  # the inherited lock on the spool directory: keep it open
+    counters_fd: int = -1  # memory file: int32 rows for total-max-smtp-in, then for total-max-smtp-out
+    heartbeat_fd: int = -1  # memory file: HEARTBEAT_ROW_BYTES per row
+    spool_listener_fd: int = -1  # the spool process only: the Unix socket it serves
+    sockets: list[ListenSocket] = []  # this listener's own
+    listening: list[tuple[str, int]] = []  # every address and port that the engine listens on, for loop detection
+    spool_path: str = ""
+    spool_socket: str = ""
+    log_path: str = ""
+    state_dir: str = ""  # absolute paths of state files lie below it; "" is none
+    port_offset: int = 0
+    workers: int = 1  # processes of this role
+    delivery_workers: int = 1  # what config.slots() was asked with
+    uid: int = -1
+    gid: int = -1
+
+    @property
+    def name(self) -> str:
+        """`listener/0`: as in logs, titles and status."""
+        return f"{self.role}/{self.index}"
+
+    def encode(self) -> bytes:
+        """Bytes for `decode`."""
+        return msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def decode(data: bytes) -> Birth:
+        """The Birth that `encode` wrote."""
+        return msgspec.msgpack.decode(data, type=Birth)
+
+
+def enter(birth: Birth) -> None:
+    """Become the child that *birth* describes: title, user, death with the parent, no new privileges, private files.
+
+    Call after every import: the interpreter's files may be unreadable afterwards.  Raises SystemExit if the supervisor is gone already, and
+    StartError where a privilege cannot be dropped.
+    """
+    setproctitle.setproctitle(birth.title)
+    if birth.uid >= 0 and os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(birth.gid, birth.gid, birth.gid)
+        os.setresuid(birth.uid, birth.uid, birth.uid)
+        if 0 in os.getresuid() or 0 in os.getresgid():
+            raise StartError(f"{birth.name} still has root's privileges after becoming uid {birth.uid}")
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after setuid, which clears it; then see whether it was too late
+    if os.getppid() != birth.supervisor_pid:
+        raise SystemExit(os.EX_UNAVAILABLE)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def _prctl(option: int, argument: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    zero = ctypes.c_ulong(0)
+    if libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero) != 0:
+        raise StartError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
+
+
+class Heartbeat:
+    """This child's proof of progress, read by the supervisor's watchdog: call `beat` from the loop at least every few seconds."""
+
+    def __init__(self, birth: Birth) -> None:
+        self._cells = heartbeat_cells(birth.heartbeat_fd, birth.rows)
+        self._at = birth.row * 2
+
+    def beat(self) -> None:
+        """The loop has come round once more.  The first beat tells the supervisor that this child is at work."""
+        self._cells[self._at] += 1
+
+    def wait_for_spool(self, waiting: bool) -> None:
+        """While *waiting* no progress is expected of us, since the spool process holds us up."""
+        self._cells[self._at + 1] = WAITING_FOR_SPOOL if waiting else 0
+
+
+def heartbeat_cells(fd: int, rows: int) -> memoryview:
+    """The shared heartbeats as int64 cells, two per row: progress and flags."""
+    return memoryview(mmap.mmap(fd, rows * HEARTBEAT_ROW_BYTES)).cast("q")
+
+
+class SharedCount:
+    """A count with one limit over all processes, exact: each process adds to its own row and sums them all."""
+
+    def __init__(self, buffer: memoryview, row: int, limit: int) -> None:
+        """*buffer*: one int32 per process, shared; *limit* 0 is none."""
+        self._buffer = buffer
+        self._row = row
+        self.limit = limit
+
+    def take(self) -> bool:
+        """Count one more if that stays within the limit.  Two takers at the limit may both be refused, never both be let in."""
+        total: int = shared_add(self._buffer, self._row, 1)
+        if self.limit and total > self.limit:
+            shared_add(self._buffer, self._row, -1)
+            return False
+        return True
+
+    def give(self) -> None:
+        """One less of ours."""
+        if self.mine() <= 0:
+            raise EngineError("a shared count was given back more often than it was taken")
+        shared_add(self._buffer, self._row, -1)
+
+    def mine(self) -> int:
+        """How many this process holds."""
+        return int.from_bytes(self._buffer[self._row * 4 : self._row * 4 + 4], "little", signed=True)
+
+
+def counter_rows(fd: int, rows: int) -> tuple[memoryview, memoryview]:
+    """The two shared counters, (total-max-smtp-in, total-max-smtp-out), as bytes of int32 rows."""
+    view = memoryview(mmap.mmap(fd, rows * 8))
+    return view[: rows * 4], view[rows * 4 :]
+
+
+def incoming(birth: Birth, limit: int) -> SharedCount:
+    """The count of open SMTP sessions over all listeners; *limit* is total-max-smtp-in."""
+    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[0], birth.row, limit)
+
+
+def outgoing(birth: Birth, limit: int) -> SharedCount:
+    """The count of open connections over all delivery slots; *limit* is total-max-smtp-out."""
+    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[1], birth.row, limit)

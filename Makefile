@@ -1,0 +1,75 @@
+# Two commands do everything on a fresh machine with Python 3.11+, a C compiler and make:  make start   and   make test
+
+PYTHON      ?= python3
+CONF        ?= conf
+PORT_OFFSET ?= 0
+VENV        := .venv
+BIN         := $(VENV)/bin
+FASTPATH    := $(VENV)/.built
+FLAGS       ?=
+
+# Root uses the configuration's own paths and drops to a user; anybody else keeps everything below var/.
+AS_ROOT     := $(filter 0,$(shell id -u))
+STATE       := $(if $(AS_ROOT),,--state-dir var)
+
+.DELETE_ON_ERROR:
+.PHONY: start user test check debug bench peers clean lock
+
+start: $(FASTPATH) user
+	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
+
+user:
+ifneq ($(AS_ROOT),)
+	@getent passwd engine >/dev/null || { echo "creating the system user 'engine' (the engine's children run as it)"; \
+	    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin engine; }
+endif
+
+test: check
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/cython-lint engine
+	$(BIN)/pytest tests/test_layering.py
+
+# Line tracing, assertions and annotated HTML (engine/_fastpath.html); the next other target builds the fast one again.
+debug: $(VENV)/.dev
+	ENGINE_FASTPATH_DEBUG=1 $(BIN)/python setup.py build_ext --inplace --force
+	rm -f $(FASTPATH)
+	@echo "annotated source: engine/_fastpath.html"
+
+bench: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python bench/end_to_end.py $(FLAGS)
+
+peers: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.peers $(FLAGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info engine/_fastpath.c engine/_fastpath.html engine/_fastpath*.so bench/bin
+	find engine tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "engine needs Python 3.11 or later: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# An editable install: the extension is built in place, and bin/engine runs this tree.
+$(FASTPATH): $(VENV)/.runtime pyproject.toml setup.py engine/_fastpath.pyx engine/_fastpath.pxd
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# Pin anew, within the ranges of pyproject.toml; needs pip-tools.
+PIN := pip-compile --quiet --generate-hashes --no-header --no-annotate --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+       --no-emit-trusted-host --no-emit-options
+lock:
+	$(PIN) --extra build -o requirements.txt pyproject.toml
+	$(PIN) --extra build --extra test --extra check -o requirements-dev.txt pyproject.toml

@@ -1,0 +1,181 @@
+"""May this client send to this recipient?  The one place that says so; what no rule allows is refused (never an open relay).
+
+The decision falls on the domain that the recipient will be *routed* by - what stands behind the last `@`, in canonical form - and a recipient
+that only a relay-domain or relay-address admits may carry nothing that a later host could take for routing of its own (`%`, `!`, a second
+`@`), however it is quoted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+from engine.mail.address import canonical_domain, split
+from engine.mail.reply import Reply, reply
+
+
+class Rule(Enum):
+    """What admitted a recipient."""
+
+    CLIENT = "client"  # always-allow-relaying, of its <source> or global
+    RELAY_DOMAIN = "relay-domain"
+    RELAY_ADDRESS = "relay-address"
+    LOCAL = "local"  # postmaster or abuse of our own
+
+
+class Target(NamedTuple):
+    """One address that mail for an admitted recipient is queued for."""
+
+    address: str
+    domain: str  # canonical: the first half of its queue's name
+    orcpt: str = ""  # RFC 3461 §4.2, where the address is not the one that the client gave
+
+
+class Admitted(NamedTuple):
+    """A recipient that may be accepted."""
+
+    rule: Rule
+    targets: tuple[Target, ...]  # never empty; several only for a forwarded postmaster
+
+
+class Pattern(Protocol):
+    """What config's DomainPattern and AddressPattern have in common."""
+
+    def matches(self, text: str, /) -> bool: ...
+
+
+class RelayRules(Protocol):
+    """The part of config.server that access depends on."""
+
+    @property
+    def host_name(self) -> Sequence[str]: ...
+    @property
+    def postmaster(self) -> Sequence[str]: ...
+    @property
+    def relay_domain(self) -> Sequence[Pattern]: ...
+    @property
+    def relay_address(self) -> Sequence[Pattern]: ...
+
+
+DENIED = reply(550, "5.7.1 relaying denied")
+UNKNOWN_USER = reply(550, "5.1.1 no such user here")
+NO_DOMAIN = reply(501, "5.1.3 recipient address needs a domain")
+BAD_DOMAIN = reply(501, "5.1.3 bad domain in recipient address")
+NON_ASCII = reply(553, "5.6.7 non-ASCII addresses need SMTPUTF8, which is not offered")
+
+_LOCAL_USERS = frozenset({"postmaster", "abuse"})  # RFC 5321 §4.5.1, RFC 2142 §4
+_ROUTING = re.compile(r"[%!@:,;<>\s\x00-\x1f\x7f]")  # in a local part: what Postfix's allow_untrusted_routing is about, and what breaks headers
+_NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+
+class Access:
+    """The relay rules of one configuration."""
+
+    def __init__(self, rules: RelayRules) -> None:
+        """*rules* is config.server (or anything with its host_name, postmaster, relay_domain and relay_address)."""
+        self._host_names = frozenset(canonical_domain(name) for name in rules.host_name)
+        self._main_name = canonical_domain(rules.host_name[0]) if rules.host_name else "localhost"
+        self._relay_domains = tuple(rules.relay_domain)
+        self._relay_addresses = tuple(rules.relay_address)
+        self._postmasters = tuple(rules.postmaster)
+        self._by_domain = lru_cache(maxsize=4096)(self._is_relay_domain)
+
+    def admit(self, address: str, may_relay: bool, local_ip: str = "") -> Admitted | Reply:
+        """Admitted with its rule, or the Reply that refuses RCPT TO:<*address*>.
+
+        *may_relay*: always-allow-relaying of the client (merged).  *local_ip*: the address that it connected to, for `postmaster@[ip]`;
+        needed only where *address* ends in `]`.
+        """
+        local, domain = split(address)
+        if not address.isascii():
+            return NON_ASCII if may_relay else DENIED
+        if not domain:
+            if local.lower() == "postmaster":
+                return self._forwarded("postmaster", self._main_name)
+            return NO_DOMAIN if may_relay else DENIED
+        if domain[0] == "[":
+            return self._literal(address, local, domain, may_relay, local_ip)
+        if domain not in self._host_names:
+            if not _is_name(domain):
+                return BAD_DOMAIN if may_relay else DENIED
+            if may_relay:
+                return Admitted(Rule.CLIENT, (Target(address if address[-1] != "." else f"{local}@{domain}", domain),))
+        return self._by_rule(local, domain, may_relay)
+
+    def _by_rule(self, local: str, domain: str, may_relay: bool) -> Admitted | Reply:
+        """For a client that no <source> admits, and for the domains that are our own names: those are ours even for clients that may relay."""
+        bare = _unquoted(local)
+        if not bare or _ROUTING.search(bare):
+            return UNKNOWN_USER if may_relay else DENIED
+        address = f"{local}@{domain}"
+        if domain in self._host_names and bare.lower() in _LOCAL_USERS:
+            return self._forwarded(bare, domain)
+        if self._by_domain(domain):
+            return Admitted(Rule.RELAY_DOMAIN, (Target(address, domain),))
+        for pattern in self._relay_addresses:
+            if pattern.matches(address):
+                return Admitted(Rule.RELAY_ADDRESS, (Target(address, domain),))
+        return UNKNOWN_USER if domain in self._host_names else DENIED
+
+    def _literal(self, address: str, local: str, domain: str, may_relay: bool, local_ip: str) -> Admitted | Reply:
+        ip = literal_ip(domain)
+        if ip is not None and local_ip and ip == _address(local_ip):
+            if _unquoted(local).lower() in _LOCAL_USERS:
+                return self._forwarded(_unquoted(local), domain)
+            return UNKNOWN_USER if may_relay else DENIED
+        if not may_relay:
+            return DENIED
+        return Admitted(Rule.CLIENT, (Target(address, domain),)) if ip is not None else BAD_DOMAIN
+
+    def _forwarded(self, local: str, domain: str) -> Admitted:
+        """Mail for our own postmaster (and abuse) goes where the `postmaster` directive says.
+
+        Where it says nothing, the mail is queued for the same user of our first host-name, whose MX may well be another machine;
+        if that is ourselves, delivery finds the loop and bounces it with that text: nothing is ever thrown away.
+        """
+        orcpt = f"rfc822;{local}@{domain}"
+        if not self._postmasters:
+            return Admitted(Rule.LOCAL, (Target(f"{local}@{self._main_name}", self._main_name, orcpt),))
+        targets = []
+        for address in self._postmasters:
+            user, at = split(address)
+            targets.append(Target(address, at, orcpt) if at else Target(f"{user}@{self._main_name}", self._main_name, orcpt))
+        return Admitted(Rule.LOCAL, tuple(targets))
+
+    def _is_relay_domain(self, domain: str) -> bool:
+        return any(pattern.matches(domain) for pattern in self._relay_domains)
+
+
+@lru_cache(maxsize=4096)
+def _is_name(domain: str) -> bool:
+    """A host name in canonical form (RFC 1123, and `_`): nothing else may meet a pattern or name a queue."""
+    return _NAME.fullmatch(domain) is not None
+
+
+def literal_ip(domain: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that the literal *domain* (`[192.0.2.1]`, `[ipv6:2001:db8::1]`) stands for; None if it is none (RFC 5321 §4.1.3)."""
+    if not (domain.startswith("[") and domain.endswith("]")):
+        return None
+    inner = domain[1:-1]
+    v6 = inner[:5].lower() == "ipv6:"
+    ip = _address(inner[5:] if v6 else inner)
+    return ip if ip is not None and (ip.version == 6) == v6 else None
+
+
+def _address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(ip)
+    except ValueError:
+        return None
+
+
+def _unquoted(local: str) -> str:
+    """*local* without the quotes of a Quoted-string and its quoted pairs (RFC 5321 §4.1.2): what the user's name really is."""
+    if len(local) >= 2 and local[0] == local[-1] == '"':
+        local = local[1:-1]
+    return _QUOTED_PAIR.sub(r"\1", local) if "\\" in local else local

@@ -1,0 +1,284 @@
+"""One message on its way into the spool: from its first body byte to the answer to its final dot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from engine import fastpath
+from engine.clock import wall_ms
+from engine.errors import SpoolError
+from engine.log import escape
+from engine.mail import message_id
+from engine.mail.envelope import Body, Due, Message
+from engine.mail.received import received_field
+from engine.mail.reply import Reply, reply
+from engine.policy.access import Rule, Target
+from engine.spool.ops import Accept, NewRecipient
+
+if TYPE_CHECKING:
+    from engine.config.model import ClientSettings
+    from engine.reception.reception import LargeBody, Reception
+
+LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
+
+LOOP = reply(554, "5.4.6 too many hops, this message is looping")
+LONG_HEADER = reply(552, "5.3.4 header section is too long")
+NOT_STORED = reply(451, "4.3.0 message could not be stored, try again later")
+DISK_LOW = reply(452, "4.3.1 insufficient system storage, try again later")
+
+_FIELDS = (b"received", b"x-virtual-mta")
+_RECEIVED, _X_VIRTUAL_MTA = range(2)
+_FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n")  # a header field, or the blank line of an empty header section
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who hands mail in: what is the same for every message of a session."""
+
+    client: ClientSettings
+    ip: str
+    helo: str  # as logs show it: escaped
+    protocol: str  # `with` of the Received field: SMTP, ESMTP
+    host_name: str  # the name that we greeted with
+    received_from: str  # engine.mail.received.from_clause, or "" where hide-message-source wants nothing said
+    src_mta: str  # "helo (ip)", for accounting
+    local_ip: Callable[[], str]  # the address of ours that it connected to
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What MAIL and RCPT said, and what policy made of it."""
+
+    sender: str = ""
+    given: dict[str, None] = field(default_factory=dict)  # recipients as the client gave them, each once
+    targets: dict[str, Target] = field(default_factory=dict)  # by address: each is delivered to once
+    notify_sender: bool = True
+
+    def add(self, given: str, rule: Rule, targets: Sequence[Target], dsn_for_relayed: bool) -> None:
+        """One admitted recipient.  Mail that only a relay rule admitted sends no DSNs: its sender may be forged (backscatter)."""
+        self.given[given] = None
+        for target in targets:
+            self.targets.setdefault(target.address, target)
+        if rule in (Rule.RELAY_DOMAIN, Rule.RELAY_ADDRESS) and not dsn_for_relayed:
+            self.notify_sender = False
+
+
+class Intake:
+    """Takes a body in wire form; `end` stores it and answers once that is durable.  Exactly one of `end` and `abort` is called."""
+
+    def __init__(self, reception: Reception, origin: Origin, envelope: Envelope) -> None:
+        self._reception = reception
+        self._origin = origin
+        self._envelope = envelope
+        self._content: bytes | bytearray = b""  # all of it, while it is small
+        self._large: LargeBody | None = None
+        self._id = b""
+        self._size_bytes = 0
+        self._eight_bit = False
+        self._choice = ""  # virtual MTA or pool
+        self._failed: Reply | None = None
+        self._answered: Callable[[Reply], None] | None = None
+
+    def write(self, chunk: bytes) -> Reply | None:
+        """Take the next bytes; a Reply refuses the message (call `abort`, and give it as the answer to the final dot)."""
+        if self._large is not None:
+            return self._stream((chunk,))
+        content = self._content
+        if not content:
+            self._content = chunk
+        elif isinstance(content, bytearray):
+            content += chunk
+        else:
+            self._content = bytearray(content)
+            self._content += chunk
+        return self._begin_large() if len(self._content) > LARGE_BYTES else None
+
+    def end(self, answered: Callable[[Reply], None]) -> None:
+        """The final dot came: *answered* is called once, at once with a refusal or as soon as the message is durable."""
+        try:
+            if self._large is not None:
+                body = self._large.finish()
+                self._large = None
+            else:
+                pieces = self._examine(bytes(self._content))
+                if isinstance(pieces, Reply):
+                    answered(pieces)
+                    return
+                self._id = self._reception.link.new_id()
+                self._take_in(pieces)
+                body = self._reception.segments.write(self._id, pieces)
+        except SpoolError as error:
+            self.abort()
+            answered(self._not_stored(str(error)))
+            return
+        self._content = b""
+        self._answered = answered
+        self._submit(body)
+
+    def abort(self) -> None:
+        """The client went away, reset or was refused: nothing of the message stays."""
+        self._content = b""
+        if self._large is not None:
+            self._large.abort()
+            self._large = None
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more.  The message may still become durable: then it is delivered, and the client's retry with it."""
+        self._answered = None
+
+    # --- what the header section says ---------------------------------------------------------------------------------------------
+
+    def _examine(self, content: bytes) -> list[bytes] | Reply:
+        """*content* (with its whole header section) as it will be stored, in pieces; or the refusal."""
+        client = self._origin.client
+        header_end, fields = fastpath.find_fields(content, _FIELDS)
+        if header_end > LARGE_BYTES:
+            return LONG_HEADER
+        hops = 0
+        requested: str | None = None
+        strip: list[tuple[int, int]] = []
+        obeys = client.process_x_virtual_mta and client.always_allow_relaying
+        for name, start, stop in fields:
+            if name == _RECEIVED:
+                hops += 1
+            elif obeys:
+                if requested is None:
+                    requested = _value(content[start:stop])
+                if not client.retain_x_virtual_mta:
+                    strip.append((start, stop))
+        if hops > client.max_message_hops:
+            return LOOP
+        choice = self._reception.router.choose(client, requested, self._origin.local_ip)
+        if isinstance(choice, Reply):
+            return choice
+        self._choice = choice
+        pieces = _without(content, strip) if strip else [content]
+        if content and not _FIELD_START.match(content):
+            pieces.insert(0, b"\r\n")  # no header section at all: our own fields must not swallow the text
+        return pieces
+
+    def _take_in(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._size_bytes += len(piece)
+            if not self._eight_bit and not piece.isascii():
+                self._eight_bit = True
+
+    # --- bodies that stream ---------------------------------------------------------------------------------------------------------
+
+    def _begin_large(self) -> Reply | None:
+        content = bytes(self._content)
+        self._content = b""
+        pieces = self._examine(content)
+        if isinstance(pieces, Reply):
+            return pieces
+        self._id = self._reception.link.new_id()
+        try:
+            self._large = self._reception.segments.begin_large(self._id)
+        except SpoolError as error:
+            return self._not_stored(str(error))
+        return self._stream(pieces)
+
+    def _stream(self, pieces: Sequence[bytes]) -> Reply | None:
+        assert self._large is not None
+        self._take_in(pieces)
+        try:
+            for piece in pieces:
+                self._large.write(piece)
+        except SpoolError as error:
+            return self._not_stored(str(error))
+        return None
+
+    # --- into the spool ---------------------------------------------------------------------------------------------------------------
+
+    def _submit(self, body: Body) -> None:
+        now_ms = wall_ms()
+        envelope, origin, reception = self._envelope, self._origin, self._reception
+        shown_id = message_id.text(self._id)
+        recipients, virtual_mta = self._recipients(now_ms)
+        message = Message(
+            body=body,
+            return_path=envelope.sender,
+            prefix=self._prefix(shown_id, virtual_mta, now_ms),
+            queued_ms=now_ms,
+            eight_bit=self._eight_bit,
+            notify_sender=envelope.notify_sender and envelope.sender != "",
+            ret="",
+            env_id="",
+            src_type="smtp",
+            src_mta=origin.src_mta,
+            job_id="",
+        )
+        accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
+
+        def done(reason: str | None) -> None:
+            if reason is None:
+                reception.log.event(
+                    "accepted",
+                    f"id={shown_id} queue={recipients[0].queue} ({len(recipients)} rcpts) client={origin.ip} helo={origin.helo} "
+                    f"from=<{escape(envelope.sender)}> size={body.size_bytes}",
+                )
+                self._answer(reply(250, f"2.6.0 message received, queued as {shown_id}"))
+            else:
+                self._answer(self._not_stored(reason))
+
+        reception.link.submit(accept, done)
+
+    def _recipients(self, now_ms: int) -> tuple[list[NewRecipient], str]:
+        """Their rows, and the virtual MTA of the first.
+
+        Members of a pool take turns by recipient; but where a header of the message is to name the virtual MTA there can be only one.
+        """
+        router, choice = self._reception.router, self._choice
+        first = router.assign(choice)
+        assigned = first
+        together = self._origin.client.add_x_virtual_mta_header or not first.pool
+        rows = []
+        for target in self._envelope.targets.values():
+            if rows and not together:
+                assigned = router.assign(choice)
+            due = Due(target.address, now_ms, target.orcpt, 0, assigned.pool)
+            rows.append(NewRecipient(f"{target.domain}/{assigned.vmta}", _encode(due)))
+        return rows, first.vmta
+
+    def _prefix(self, shown_id: str, virtual_mta: str, now_ms: int) -> bytes:
+        origin = self._origin
+        prefix = b""
+        if origin.client.add_received_header:
+            only = next(iter(self._envelope.given)) if len(self._envelope.given) == 1 else ""
+            software = self._reception.software
+            prefix = received_field(origin.received_from, origin.host_name, software, origin.protocol, shown_id, only, now_ms // 1000)
+        if origin.client.add_x_virtual_mta_header:
+            prefix += f"X-Virtual-MTA: {virtual_mta}\r\n".encode("latin-1", "replace")
+        return prefix
+
+    def _answer(self, answer: Reply) -> None:
+        if self._answered is not None:
+            self._answered(answer)
+
+    def _not_stored(self, reason: str) -> Reply:
+        """Disk low is said as such (452); anything else is 451.  The reason goes to the log, not to the client."""
+        answer = DISK_LOW if reason.startswith(("disk", "full")) else NOT_STORED
+        self._reception.log.event("not-stored", f"client={self._origin.ip} from=<{escape(self._envelope.sender)}> reason={escape(reason)}")
+        return answer
+
+
+def _value(header_field: bytes) -> str:
+    """The unfolded value of a whole header field."""
+    return header_field.partition(b":")[2].replace(b"\r\n", b"").strip(b" \t").decode("latin-1")
+
+
+def _without(content: bytes, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    pieces = []
+    at = 0
+    for start, stop in ranges:
+        if start > at:
+            pieces.append(content[at:start])
+        at = stop
+    pieces.append(content[at:])
+    return pieces

@@ -1,0 +1,73 @@
+"""What a process that takes mail in needs, once: its link to the spool, its segments, and the policy that it decides by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from engine import __version__
+from engine.mail.envelope import Body
+from engine.mail.reply import Reply, reply
+from engine.policy.access import Access
+from engine.policy.routing import Router
+from engine.reception.intake import Envelope, Intake, Origin
+from engine.spool.ops import Operation
+
+if TYPE_CHECKING:
+    from engine.config.model import Config
+
+MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
+
+SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
+
+
+class Link(Protocol):
+    """What reception uses of engine.spool.SpoolLink."""
+
+    @property
+    def pending_bytes(self) -> int: ...
+    def new_id(self) -> bytes: ...
+    def submit(self, operation: Operation, done: Callable[[str | None], None]) -> None: ...
+
+
+class LargeBody(Protocol):
+    """A body in a file of its own."""
+
+    def write(self, data: bytes) -> None: ...
+    def finish(self) -> Body: ...
+    def abort(self) -> None: ...
+
+
+class Segments(Protocol):
+    """What reception uses of engine.spool.SegmentWriter."""
+
+    def write(self, message_id: bytes, parts: Sequence[bytes]) -> Body: ...
+    def begin_large(self, message_id: bytes) -> LargeBody: ...
+
+
+class Log(Protocol):
+    """What reception uses of engine.log.EventLog."""
+
+    def event(self, kind: str, text: str) -> None: ...
+
+
+class Reception:
+    """The gate into the spool of one process."""
+
+    def __init__(self, config: Config, link: Link, segments: Segments, log: Log) -> None:
+        self.config = config
+        self.link = link
+        self.segments = segments
+        self.log = log
+        self.access = Access(config.server)
+        self.router = Router(config)
+        self.software = f"engine v{__version__}"
+        self.dsn_for_relayed = bool(config.server.dsn_for_relayed_domain)
+
+    def refusal(self) -> Reply | None:
+        """Why no message can be taken in just now; None while one can."""
+        return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
+
+    def begin(self, origin: Origin, envelope: Envelope) -> Intake:
+        """A message that may come, for the recipients in *envelope* (at least one)."""
+        return Intake(self, origin, envelope)

@@ -10,19 +10,20 @@ from typing import Any
 
 from engine.mail.status import describe
 
-Getter = Callable[[Any], object]  # a record to the value of one column
+Getter = Callable[[Any], str]  # a record to the value of one column
 Columns = tuple[Getter, ...]
 
 _RECIPIENT_FIELDS = (
-    "type timeLogged timeQueued orig rcpt orcpt dsnAction dsnStatus dsnDiag dsnMta bounceCat srcType srcMta dlvType dlvSourceIp "
-    "dlvDestinationIp dlvEsmtpAvailable dlvSize vmta jobId envId queue vmtaPool id"
-).split()
-_QUEUE_FIELDS = "type timeLogged queue vmta dsnStatus dsnDiag dsnMta dlvType dlvSourceIp dlvDestinationIp".split()
+    *("type", "timeLogged", "timeQueued", "orig", "rcpt", "orcpt", "dsnAction", "dsnStatus", "dsnDiag", "dsnMta", "bounceCat"),
+    *("srcType", "srcMta", "dlvType", "dlvSourceIp", "dlvDestinationIp", "dlvEsmtpAvailable", "dlvSize"),
+    *("vmta", "jobId", "envId", "queue", "vmtaPool", "id"),
+)
+_QUEUE_FIELDS = ("type", "timeLogged", "queue", "vmta", "dsnStatus", "dsnDiag", "dsnMta", "dlvType", "dlvSourceIp", "dlvDestinationIp")
 DEFAULT_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "d": tuple(_RECIPIENT_FIELDS),
-    "b": tuple(_RECIPIENT_FIELDS),
-    "t": tuple(_RECIPIENT_FIELDS),
-    "tq": tuple(_QUEUE_FIELDS),
+    "d": _RECIPIENT_FIELDS,
+    "b": _RECIPIENT_FIELDS,
+    "t": _RECIPIENT_FIELDS,
+    "tq": _QUEUE_FIELDS,
 }
 """What `*` stands for, by record type.  `id`, the message's, is our own and stands last."""
 
@@ -54,7 +55,7 @@ _SHARED: Mapping[str, Getter] = {
 _RECIPIENT: Mapping[str, Getter] = {
     **_SHARED,
     "type": attrgetter("type"),
-    "totalSecondsQueued": lambda record: max(0, record.logged_ms - record.queued_ms) // 1000,
+    "totalSecondsQueued": lambda record: str(max(0, record.logged_ms - record.queued_ms) // 1000),
     "orig": attrgetter("orig"),
     "rcpt": attrgetter("rcpt"),
     "orcpt": attrgetter("orcpt"),
@@ -63,7 +64,7 @@ _RECIPIENT: Mapping[str, Getter] = {
     "srcType": attrgetter("src_type"),
     "srcMta": attrgetter("src_mta"),
     "dlvEsmtpAvailable": attrgetter("dlv_esmtp"),
-    "dlvSize": attrgetter("dlv_size"),
+    "dlvSize": lambda record: str(record.dlv_size),
     "jobId": attrgetter("job_id"),
     "envId": attrgetter("env_id"),
     "vmtaPool": attrgetter("vmta_pool"),

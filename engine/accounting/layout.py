@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 
 from engine.accounting.columns import Columns, getters, select, union
 from engine.mail.record import QueueRecord, Record
 
-
-class _Echo:
-    """What csv.writer writes to; `writerow` returns what this returns."""
-
-    @staticmethod
-    def write(line: str) -> str:
-        return line
-
-
-_write_row = csv.writer(_Echo, lineterminator="\r\n").writerow
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "?")
 
 
-def csv_line(values: Sequence[object]) -> bytes:
+def _quoted(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'
+
+
+def csv_line(values: Sequence[str]) -> bytes:
     """*values* as one CSV line.  Control characters become `?`, so that a record never spans lines, whatever a peer said."""
-    line: str = _write_row(values)  # type: ignore[assignment]
-    if not line[:-2].isprintable():
-        line = _write_row([str(value).translate(_CONTROLS) for value in values])  # type: ignore[assignment]
-    return line.encode("utf-8", "replace")
+    # the standard library's writer looks at every character by itself: three times the cost of these two searches
+    line = ",".join([_quoted(value) if "," in value or '"' in value else value for value in values])
+    if not line.isprintable():
+        line = line.translate(_CONTROLS)
+    return line.encode("utf-8", "replace") + b"\r\n"
 
 
 class Layout:
     """How one accounting file looks: `header`, and `line` for every record of its types."""
 
-    __slots__ = ("header", "types", "_columns")
+    __slots__ = ("_columns", "header", "types")
 
     def __init__(self, types: Sequence[str], fields: Mapping[str, Sequence[str]], *, iso_times: bool = True, user_string: str = "") -> None:
         """*types* in the order of `records`; *fields* as record-fields gives them, by type.  ValueError names a field that does not exist."""

@@ -73,6 +73,6 @@ _SUBJECTS = {
 @lru_cache(maxsize=1024)
 def describe(status: str) -> str:
     """*status* with its phrase, `5.1.1 (bad destination mailbox address)`; a detail that is not registered gets its subject's phrase, "" stays ""."""
-    _, _, rest = status.partition(".")
-    phrase = _PHRASES.get(rest) or _SUBJECTS.get(rest.partition(".")[0], _PHRASES["0.0"])
+    kind, _, rest = status.partition(".")
+    phrase = "success" if kind == "2" and rest == "0.0" else _PHRASES.get(rest) or _SUBJECTS.get(rest.partition(".")[0], _PHRASES["0.0"])
     return f"{status} ({phrase})" if status else ""

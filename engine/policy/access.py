@@ -128,9 +128,9 @@ class Access:
             if _unquoted(local).lower() in _LOCAL_USERS:
                 return self._forwarded(_unquoted(local), domain)
             return UNKNOWN_USER if may_relay else DENIED
-        if not may_relay:
-            return DENIED
-        return Admitted(Rule.CLIENT, (Target(address, domain),)) if ip is not None else BAD_DOMAIN
+        if may_relay:
+            return Admitted(Rule.CLIENT, (Target(address, domain),)) if ip is not None else BAD_DOMAIN
+        return self._by_rule(local, domain, may_relay) if ip is not None else DENIED
 
     def _forwarded(self, local: str, domain: str) -> Admitted:
         """Mail for our own postmaster (and abuse) goes where the `postmaster` directive says.

@@ -1,0 +1,176 @@
+"""Stand-ins for what reception and the listener depend on: configuration, spool link, segments, log."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from engine.errors import SpoolError
+from engine.mail import message_id
+from engine.mail.envelope import Body, Due, Message
+from engine.spool.ops import Accept
+
+
+class FakeLog:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def event(self, kind: str, text: str) -> None:
+        self.events.append((kind, text))
+
+    def flush(self) -> None:
+        pass
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+    def text(self, kind: str) -> str:
+        return "\n".join(text for each, text in self.events if each == kind)
+
+
+class FakeLarge:
+    def __init__(self, segments: FakeSegments, identity: bytes) -> None:
+        self.segments, self.identity, self.data, self.state = segments, identity, b"", "open"
+
+    def write(self, data: bytes) -> None:
+        if self.segments.failing:
+            raise SpoolError(self.segments.failing)
+        self.data += data
+
+    def finish(self) -> Body:
+        if self.segments.failing:
+            raise SpoolError(self.segments.failing)
+        self.state = "finished"
+        return self.segments.store(self.identity, self.data)
+
+    def abort(self) -> None:
+        self.state = "aborted"
+
+
+class FakeSegments:
+    """Keeps bodies by message id; while `failing` says why, every write fails."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[bytes, bytes] = {}
+        self.large: list[FakeLarge] = []
+        self.failing = ""
+
+    def write(self, identity: bytes, parts: Sequence[bytes]) -> Body:
+        if self.failing:
+            raise SpoolError(self.failing)
+        return self.store(identity, b"".join(parts))
+
+    def store(self, identity: bytes, data: bytes) -> Body:
+        self.bodies[identity] = data
+        return Body(1, 1, 64, len(data), zlib.crc32(data))
+
+    def begin_large(self, identity: bytes) -> FakeLarge:
+        if self.failing:
+            raise SpoolError(self.failing)
+        self.large.append(FakeLarge(self, identity))
+        return self.large[-1]
+
+
+class FakeLink:
+    """Acknowledges at once (`reply` None or a reason), or holds operations in `held` until `release`."""
+
+    def __init__(self) -> None:
+        self.pending_bytes = 0
+        self.accepted: list[Accept] = []
+        self.reply: str | None = None
+        self.holding = False
+        self.held: list[Callable[[str | None], None]] = []
+        self._count = 0
+
+    def new_id(self) -> bytes:
+        self._count += 1
+        return message_id.pack(1, 1, self._count)
+
+    def submit(self, operation: Any, done: Callable[[str | None], None]) -> None:
+        assert isinstance(operation, Accept)
+        if self.holding:
+            self.accepted.append(operation)
+            self.held.append(done)
+            return
+        if self.reply is None:
+            self.accepted.append(operation)
+        done(self.reply)
+
+    def release(self, reply: str | None = None) -> None:
+        held, self.held = self.held, []
+        for done in held:
+            done(reply)
+
+    def messages(self) -> list[Message]:
+        return [msgspec.msgpack.decode(accept.message, type=Message) for accept in self.accepted]
+
+    def recipients(self) -> list[tuple[str, Due]]:
+        return [(r.queue, msgspec.msgpack.decode(r.due, type=Due)) for accept in self.accepted for r in accept.recipients]
+
+
+class Exactly:
+    """A pattern that matches one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def matches(self, text: str) -> bool:
+        return text == self.text
+
+
+def client(**changes: Any) -> SimpleNamespace:
+    settings: dict[str, Any] = {
+        "smtp_service": True,
+        "always_allow_relaying": True,
+        "default_virtual_mta": "",
+        "process_x_virtual_mta": True,
+        "retain_x_virtual_mta": False,
+        "allow_empty_x_virtual_mta": False,
+        "add_x_virtual_mta_header": False,
+        "reject_invalid_virtual_mta": True,
+        "max_message_size_bytes": 0,
+        "max_rcpt_per_message": 0,
+        "max_message_hops": 3,
+        "add_received_header": True,
+        "hide_message_source": False,
+        "smtp_data_timeout_s": 300.0,
+        "smtp_command_timeout_s": 300.0,
+        "log_connections": False,
+        "log_commands": False,
+        "log_data": False,
+    }
+    return SimpleNamespace(**{**settings, **changes})
+
+
+def config(clients: dict[str, SimpleNamespace] | None = None, **changes: Any) -> Any:
+    """A Config; *clients* by IP address, *changes* of every client's settings."""
+    by_ip = clients or {}
+    default = client(**changes)
+
+    def source(ip: str, listener_source: str = "") -> SimpleNamespace:
+        return by_ip.get(ip, default)
+
+    def virtual_mta(name: str, network: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, host_name="", source_hosts=(SimpleNamespace(network=network, host_name=f"{name}.example"),))
+
+    return SimpleNamespace(
+        server=SimpleNamespace(
+            host_name=("mx.engine.example",),
+            postmaster=("ops@corp.example",),
+            relay_domain=(Exactly("relay.example"),),
+            relay_address=(),
+            dsn_for_relayed_domain=False,
+            total_max_smtp_in=0,
+        ),
+        virtual_mtas={
+            "{default}": SimpleNamespace(name="{default}", host_name="", source_hosts=()),
+            "a": virtual_mta("a", "127.0.0.11"),
+            "b": virtual_mta("b", "127.0.0.12"),
+        },
+        pools={"p": SimpleNamespace(name="p", members=("a", "b"))},
+        client=source,
+    )

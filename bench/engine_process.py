@@ -51,6 +51,7 @@ class EngineProcess:
         self.status: int | None = None  # exit status of the last start
         self._arguments = list(arguments)
         self._measured: Measured | None = None
+        self._abandoned: list[Measured] = []  # starts whose supervisor was killed: survivors may still run
         self._ports: dict[str, int] = {}
         self.directory.mkdir(parents=True, exist_ok=True)
         self.configure(conf_text)
@@ -90,7 +91,7 @@ class EngineProcess:
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it and, unless told otherwise, wait until it greets; EngineDown."""
-        if self.alive():
+        if self._measured is not None and self._measured.alive():
             raise EngineDown("it runs already")
         self._measured = Measured(
             self.command("start", "-c", str(self.conf), *self._arguments), report=self.directory / "usage.json", log=self.directory / "output",
@@ -115,11 +116,14 @@ class EngineProcess:
 
     def alive(self) -> bool:
         """Whether any process of it still runs."""
-        return self._measured is not None and self._measured.alive()
+        return any(start.alive() for start in self._starts())
+
+    def _starts(self) -> list[Measured]:
+        return [*self._abandoned, *([self._measured] if self._measured else [])]
 
     def processes(self) -> list[Process]:
-        """Every living process of it."""
-        return self._measured.processes() if self._measured else []
+        """Every living process of it, survivors of a killed supervisor included."""
+        return [process for start in self._starts() for process in start.processes()]
 
     def pids(self) -> dict[str, list[int]]:
         """Living pids by role: {"supervisor": [..], "listener/0": [..], "spool/0": [..], ...}, by their titles."""
@@ -151,12 +155,24 @@ class EngineProcess:
 
     def kill9_all(self) -> None:
         """SIGKILL for every process, as a power cut would, and wait until none is left."""
+        for start in self._abandoned:
+            start.kill_all()
         if self._measured is not None:
             self._measured.kill_all()
             self._ended(self._measured.wait(10))
 
+    def kill9_supervisor(self) -> int:
+        """SIGKILL for the supervisor alone, and forget this start: `start()` may follow at once, survivors or not.  Its pid."""
+        pid = self.kill9("supervisor")
+        if self._measured is not None:
+            self._abandoned.append(self._measured)
+            self._measured = None
+        return pid
+
     def stop(self, timeout_s: float = 90) -> int:
         """SIGTERM, wait until all of it has ended (SIGKILL at the deadline); the exit status."""
+        while self._abandoned:
+            self.cpu_us += self._abandoned.pop().close(timeout_s)["cpu_us"]
         if self._measured is not None:
             self._ended(self._measured.close(timeout_s))
         return self.status if self.status is not None else 0

@@ -136,7 +136,6 @@ class Source:
 
     def __init__(self, load: Load, port: int, directory: Path, *, host: str = "127.0.0.1", name: str = "source", first: int = 0, bind: Sequence[str] = ()) -> None:
         self.load, self._path, self._started = load, directory / name, time.monotonic()
-        self._usage_before = os.times()
         if load.smtp_source:
             command = [
                 "smtp-source", "-c", "-s", str(load.sessions), "-l", str(load.size_bytes), "-m", str(load.messages), "-r", str(load.recipients), "-N",
@@ -155,8 +154,8 @@ class Source:
             self._process = subprocess.Popen(command, stdout=out, stderr=errors)
 
     def running(self) -> bool:
-        """Whether it still sends."""
-        return self._process.poll() is None
+        """Whether it still sends; leaves it to `finish` to reap it, which reads its CPU time."""
+        return self._process.returncode is None and os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def accepted(self) -> int:
         """Messages acknowledged so far (smtp-source: the counter that it prints)."""

@@ -35,7 +35,7 @@ check: $(VENV)/.dev $(FASTPATH)
 
 # Line tracing, assertions and annotated HTML (engine/_fastpath.html); the next other target builds the fast one again.
 debug: $(VENV)/.dev
-	ENGINE_FASTPATH_DEBUG=1 $(BIN)/python setup.py build_ext --inplace --force
+	ENGINE_CYTHON_TRACE=1 $(BIN)/python setup.py build_ext --inplace --force
 	rm -f $(FASTPATH)
 	@echo "annotated source: engine/_fastpath.html"
 
@@ -63,7 +63,6 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 
 # An editable install: the extension is built in place, and bin/engine runs this tree.
 $(FASTPATH): $(VENV)/.runtime pyproject.toml setup.py engine/_fastpath.pyx engine/_fastpath.pxd
-	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 

@@ -101,7 +101,10 @@ class EventLog:
         """The open file; standard error while there is none."""
         if self._fd < 0 and self.path:
             try:
-                self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                if os.geteuid() == 0:  # the directory is the children's: they must not lead us elsewhere
+                    flags |= os.O_NOFOLLOW
+                self._fd = os.open(self.path, flags, 0o640)
             except OSError as error:
                 reason = f"engine: cannot write the log {self.path}: {error.strerror}; it goes to standard error\n"
                 self.path = ""

@@ -1,1 +1,6 @@
 """Request and response over a Unix socket, one row per command.  Imports leaves only."""
+
+from engine.control.client import ask, ask_spool, wait_until_closed
+from engine.control.protocol import COMMANDS, Child, Command, Request, Response, Status, Stopping
+
+__all__ = ["COMMANDS", "Child", "Command", "Request", "Response", "Status", "Stopping", "ask", "ask_spool", "wait_until_closed"]

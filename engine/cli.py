@@ -1,0 +1,204 @@
+"""The `engine` command: start, stop, status, check-config, show.
+
+Exit codes are those of sysexits: 0 done, 64 usage, 69 no engine answers, 74 or 75 it could not be asked, 78 configuration or start refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from engine import __version__
+from engine.config import Config, read
+from engine.control import Status, ask, ask_spool, wait_until_closed
+from engine.control.client import NotRunning
+from engine.errors import EngineError, StartError
+from engine.supervisor.configuration import check, load
+from engine.supervisor.spooldir import control_socket, spool_socket
+from engine.supervisor.start import Options, start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in *argv* (default: the process's own) and return its exit code."""
+    arguments = parser().parse_args(argv)
+    if getattr(arguments, "state_dir", ""):
+        arguments.state_dir = os.path.abspath(arguments.state_dir)
+    try:
+        code: int = arguments.run(arguments)
+    except StartError as error:
+        return fail(error, os.EX_CONFIG)
+    except NotRunning as error:
+        return fail(error, os.EX_UNAVAILABLE)
+    except EngineError as error:
+        return fail(error, os.EX_TEMPFAIL)
+    except BrokenPipeError:  # `engine status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_IOERR
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def fail(error: EngineError, code: int) -> int:
+    """Say *error* and return *code*."""
+    print(f"engine: {error}", file=sys.stderr)
+    return code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with sysexits' code for a wrong command line."""
+
+    def error(self, message: str) -> Any:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = Parser(prog="engine", description="A multiprocess mail engine for outbound mail.")
+    top.add_argument("--version", action="version", version=f"engine {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    conf = Parser(add_help=False)
+    conf.add_argument("-c", dest="conf", metavar="PATH", required=True, help="configuration file, or a directory with engine.conf in it")
+    state = Parser(add_help=False)
+    state.add_argument("--state-dir", metavar="DIR", default="", help="keep spool, log and accounting below DIR")
+    form = Parser(add_help=False)
+    form.add_argument("--json", action="store_true", help="print JSON")
+
+    starting = commands.add_parser("start", parents=[conf, state], help="run in the foreground; SIGTERM drains, a second one stops")
+    starting.add_argument("--port-offset", metavar="N", type=int, default=0, help="add N to every listening port")
+    starting.set_defaults(run=run_start)
+    stopping = commands.add_parser("stop", parents=[conf, state], help="drain a running engine and wait for its end")
+    stopping.set_defaults(run=run_stop)
+    status = commands.add_parser("status", parents=[conf, state, form], help="what runs, since when, and how much mail waits")
+    status.set_defaults(run=run_status)
+    checking = commands.add_parser("check-config", parents=[conf], help="say what is wrong with a configuration; starts nothing")
+    checking.set_defaults(run=run_check)
+    show = commands.add_parser("show", help="look into a running engine")
+    things = show.add_subparsers(title="things", metavar="THING", required=True)
+    message = things.add_parser("message", parents=[conf, state, form], help="a message in the spool and where its recipients stand")
+    message.add_argument("id", metavar="ID", help="as in the 250 reply, the log and Received")
+    message.set_defaults(run=run_show_message)
+    return top
+
+
+# --- commands ------------------------------------------------------------------------------------------------------------------------
+
+
+def run_start(arguments: argparse.Namespace) -> int:
+    return start(Options(conf=arguments.conf, port_offset=arguments.port_offset, state_dir=arguments.state_dir))
+
+
+def run_stop(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
+    timeout_s = config.server.shutdown_timeout_s + 30
+    try:
+        ended = wait_until_closed(control_socket(spool_path(config)), "stop", timeout_s)
+    except NotRunning:
+        print("engine: not running")
+        return os.EX_OK
+    if not ended:
+        raise EngineError(f"the engine has not ended within {timeout_s:g} s: see engine status; asked once more, it ends at once")
+    print("engine: stopped")
+    return os.EX_OK
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    path = spool_path(configuration(arguments))
+    status: Status = ask(control_socket(path), "status")
+    try:
+        counts = ask_spool(spool_socket(path), {"q": "counts"}, timeout_s=3)
+    except EngineError as error:
+        counts = {"error": str(error)}
+    if arguments.json:
+        print_json(msgspec.to_builtins(status) | {"counts": counts})
+        return os.EX_OK
+    state = "stopping" if status.stopping else "ready" if status.ready else "starting"
+    print(f"engine {status.version}: {state}, pid {status.pid}, up {duration(status.uptime_s)}, on {', '.join(status.listening) or 'no port'}")
+    print(f"spool {status.spool}: {', '.join(f'{name} {value}' for name, value in counts.items())}")
+    rows = [
+        [each.name, each.pid or "-", each.state, duration(each.uptime_s), each.restarts, f"{each.heartbeat_age_s:.0f}s", each.smtp_in, each.smtp_out]
+        for each in status.children
+    ]
+    print_table(["role", "pid", "state", "uptime", "restarts", "heartbeat", "in", "out"], rows)
+    return os.EX_OK
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    usable, problems = check(read(arguments.conf))
+    for problem in problems:
+        print(problem)
+    if usable:
+        print(f"{arguments.conf}: good" + (f", with {len(problems)} notices" if problems else ""))
+    return os.EX_OK if usable else os.EX_CONFIG
+
+
+def run_show_message(arguments: argparse.Namespace) -> int:
+    answer = ask_spool(spool_socket(spool_path(configuration(arguments))), {"q": "message", "id": arguments.id})
+    if answer.get("error"):
+        print(f"engine: {answer['error']}", file=sys.stderr)
+        return os.EX_DATAERR
+    if arguments.json:
+        print_json(answer)
+        return os.EX_OK
+    recipients = answer.pop("recipients", [])
+    for name, value in answer.items():
+        print(f"{name}: {value}")
+    if recipients:
+        columns = list(recipients[0])
+        print_table(columns, [[recipient.get(column, "") for column in columns] for recipient in recipients])
+    return os.EX_OK
+
+
+def configuration(arguments: argparse.Namespace) -> Config:
+    """The configuration that the command names."""
+    return load(read(arguments.conf), arguments.state_dir)[0]
+
+
+def spool_path(config: Config) -> str:
+    """Where the engine of *config* keeps its sockets."""
+    if not config.spools:
+        raise StartError("the configuration has no <spool>")
+    return config.spools[0].path
+
+
+# --- printing ------------------------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """`3d 4h`, `5m 10s`: the two largest units."""
+    rest = int(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def print_json(data: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table: drawn on a terminal, plain and tab-free elsewhere."""
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        Console().print(table)
+        return
+    cells = [list(columns)] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,114 @@
+"""What may be asked on the control socket: one JSON object on a line each way, one row of `COMMANDS` per command."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.errors import RemoteProtocolError
+
+MAX_LINE_BYTES = 1 << 20
+
+
+class Child(msgspec.Struct, frozen=True):
+    """One child of the supervisor, as `engine status` shows it."""
+
+    name: str
+    pid: int  # 0: none now
+    state: str  # "working", "starting", "waiting", "throttled", "draining"
+    uptime_s: float
+    restarts: int
+    heartbeat_age_s: float
+    smtp_in: int  # sessions open now
+    smtp_out: int  # connections open now
+    title: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The engine as its supervisor sees it."""
+
+    version: str
+    pid: int
+    uptime_s: float
+    ready: bool  # every child is at work
+    stopping: bool
+    spool: str
+    spool_socket: str
+    listening: list[str]
+    turned_away: int  # clients that the supervisor itself answered 421
+    children: list[Child]
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The engine drains; the connection stays open until it has ended."""
+
+    pid: int
+    deadline_s: float
+
+
+class Command(NamedTuple):
+    """A row: the command's name, what its answer decodes to, what it does."""
+
+    name: str
+    answer: type[Any]
+    help: str
+
+
+COMMANDS = {
+    row.name: row
+    for row in (
+        Command("status", Status, "what runs, since when, and how often it was restarted"),
+        Command("stop", Stopping, "drain, then end; asked again: end at once"),
+    )
+}
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A question: one of COMMANDS."""
+
+    command: str
+
+
+class Response(msgspec.Struct, frozen=True):
+    """Its answer: *data*, or why there is none."""
+
+    error: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_line(message: Request | Response) -> bytes:
+    """*message* as it goes over the socket."""
+    return _encoder.encode(message) + b"\n"
+
+
+def answered(data: object) -> Response:
+    """The response that carries *data*."""
+    return Response(data=msgspec.Raw(_encoder.encode(data)))
+
+
+def decode_request(line: bytes) -> Request:
+    """The request on *line*; RemoteProtocolError if it is none."""
+    try:
+        request = msgspec.json.decode(line, type=Request)
+    except msgspec.MsgspecError as error:
+        raise RemoteProtocolError(f"not a request: {error}") from error
+    if request.command not in COMMANDS:
+        raise RemoteProtocolError(f"unknown command {request.command[:100]!r}; known: {', '.join(COMMANDS)}")
+    return request
+
+
+def decode_response(line: bytes) -> Response:
+    """The response on *line*; RemoteProtocolError if it is none."""
+    try:
+        return msgspec.json.decode(line, type=Response)
+    except msgspec.MsgspecError as error:
+        raise RemoteProtocolError(f"not a response: {error}") from error
+
+
+def decode_answer(command: str, response: Response) -> Any:
+    """What *response* to *command* holds, as its row says."""
+    return msgspec.json.decode(response.data, type=COMMANDS[command].answer)

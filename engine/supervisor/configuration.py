@@ -1,0 +1,44 @@
+"""The configuration as a start uses it: read once by the supervisor, built again by each child from the same bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from engine.config import Config, Problem, Snapshot, build
+from engine.errors import StartError
+
+
+def load(snapshot: Snapshot, state_dir: str = "") -> tuple[Config, list[Problem]]:
+    """The configuration in *snapshot*, its state files below *state_dir*, and what there is to say about it; StartError lists its errors."""
+    loaded = build(snapshot)
+    if loaded.config is None:
+        raise StartError("the configuration has errors:\n" + "\n".join(str(problem) for problem in loaded.problems))
+    return relocate(loaded.config, state_dir), list(loaded.problems)
+
+
+def check(snapshot: Snapshot) -> tuple[bool, list[Problem]]:
+    """Whether an engine could start with *snapshot*, and everything there is to say about it."""
+    loaded = build(snapshot)
+    return loaded.config is not None, list(loaded.problems)
+
+
+def decode(data: bytes, state_dir: str = "") -> Config:
+    """What a child makes of the bytes that the supervisor read."""
+    return load(Snapshot.decode(data), state_dir)[0]
+
+
+def relocate(config: Config, state_dir: str) -> Config:
+    """*config* with spool, log-file and acct-files below *state_dir*, so that one configuration also runs without privilege."""
+    if not state_dir:
+        return config
+
+    def below(path: str) -> str:
+        return os.path.join(state_dir, path.lstrip("/"))
+
+    return replace(
+        config,
+        server=replace(config.server, log_file=below(config.server.log_file)),
+        spools=tuple(replace(spool, path=below(spool.path)) for spool in config.spools),
+        acct_files=tuple(replace(acct, path=below(acct.path)) for acct in config.acct_files),
+    )

@@ -1,0 +1,158 @@
+"""What must be true before anything starts: user, directories, file descriptors.  Each refusal says what is missing, why, and what to do."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import shutil
+import socket
+import stat
+
+from engine.errors import StartError
+from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, SPOOL_SOCKET
+
+DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
+
+
+def who(user: str) -> tuple[int, int]:
+    """(uid, gid) that the children become; (-1, -1) if we are not root: then they stay what we are.  StartError if there is no such user."""
+    if os.geteuid() != 0:
+        return -1, -1
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise StartError(
+            f"user {user} does not exist, and workers never run as root: create it with\n"
+            f"  useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {user}\n"
+            f"or name another one in the configuration, or start as a user without privilege"
+        ) from None
+    if entry.pw_uid == 0:
+        raise StartError(f"user {user} is root, and workers never run as root: name another user")
+    return entry.pw_uid, entry.pw_gid
+
+
+def descriptors(total_in: int, total_out: int, sockets: int) -> None:
+    """Raise the soft limit on open files to what is needed, or StartError with the number."""
+    need = max(total_in, total_out, sockets) + DESCRIPTORS_OF_A_CHILD
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < need and os.geteuid() == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
+        except (OSError, ValueError):  # above fs.nr_open, or a container without the capability: said below
+            pass
+        else:
+            return
+    if hard == resource.RLIM_INFINITY or hard >= need:
+        if soft == resource.RLIM_INFINITY or soft >= need:
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        return
+    raise StartError(
+        f"{need} open files are needed for total-max-smtp-in {total_in}, total-max-smtp-out {total_out} and {sockets} listening sockets, "
+        f"but the limit is {hard}: raise it (`ulimit -n {need}`, LimitNOFILE={need} in a systemd unit), or lower those totals"
+    )
+
+
+def directory(path: str, mode: int, uid: int, gid: int, what: str) -> None:
+    """Make sure that directory *path* exists and that the children may write to it; created with *mode* and owned by them if it is missing."""
+    if len(os.fsencode(path)) + 1 > 4000:
+        raise StartError(f"{what} {path}: the path is too long")
+    try:
+        os.makedirs(os.path.dirname(path) or "/", mode=0o755, exist_ok=True)
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StartError(
+            f"cannot create {what} {path}: {error.strerror}; create it for this user, or keep all state elsewhere with --state-dir DIR"
+        ) from error
+    else:
+        if uid >= 0:
+            os.chown(path, uid, gid)
+    _must_be_usable(path, uid, gid, what)
+
+
+def _must_be_usable(path: str, uid: int, gid: int, what: str) -> None:
+    if not os.path.isdir(path):
+        raise StartError(f"{what} {path} is not a directory")
+    if uid < 0:
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise StartError(f"{what} {path} is not writable for us: chown it, start as root, or use --state-dir DIR")
+        return
+    parent = path
+    while parent != os.path.dirname(parent):
+        parent = os.path.dirname(parent)
+        if not _allows(os.stat(parent), uid, gid, 0o1):
+            raise StartError(f"{what} {path}: the workers' user {_name(uid)} may not enter {parent}; choose another place or chmod o+x {parent}")
+    if not _allows(os.stat(path), uid, gid, 0o7):
+        raise StartError(f"{what} {path} is not writable for the workers' user {_name(uid)}: chown -R {_name(uid)}: {path}")
+
+
+def _allows(found: os.stat_result, uid: int, gid: int, bits: int) -> bool:
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0
+    return (stat.S_IMODE(found.st_mode) >> shift) & bits == bits
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def log_file(path: str, uid: int, gid: int) -> None:
+    """Make sure that the children may append to the log; created 0640 and theirs if it is missing."""
+    directory(os.path.dirname(path), 0o750, uid, gid, "the log's directory")
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_NOFOLLOW if uid >= 0 else 0)
+    try:
+        fd = os.open(path, flags, 0o640)
+    except OSError as error:
+        raise StartError(f"cannot write log-file {path}: {error.strerror}") from error
+    try:
+        found = os.fstat(fd)
+        if uid >= 0 and found.st_size == 0:
+            os.fchown(fd, uid, gid)
+        elif uid >= 0 and not _allows(found, uid, gid, 0o2):
+            raise StartError(f"log-file {path} is not writable for the workers' user {_name(uid)}: chown {_name(uid)} {path}")
+    finally:
+        os.close(fd)
+
+
+def run_directory(spool: str, gid: int) -> str:
+    """<spool>/run, ours: pids and sockets.  The children may enter it, and only we write to it."""
+    path = os.path.join(spool, RUN)
+    longest = max(len(os.fsencode(os.path.join(path, name))) for name in (CONTROL_SOCKET, SPOOL_SOCKET))
+    if longest > SOCKET_PATH_BYTES:
+        raise StartError(f"spool {spool}: the path is too long for a Unix socket in it ({longest} bytes, at most {SOCKET_PATH_BYTES})")
+    try:
+        os.mkdir(path, 0o750)
+    except FileExistsError:
+        pass
+    else:
+        if gid >= 0:
+            os.chown(path, os.geteuid(), gid)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        # the same spool was used by another user: what lies in run/ is only about processes that are gone, since the lock is ours
+        os.unlink(path) if not stat.S_ISDIR(found.st_mode) else shutil.rmtree(path)
+        return run_directory(spool, gid)
+    return path
+
+
+def unix_listener(path: str, uid: int, gid: int, mode: int) -> socket.socket:
+    """A listening Unix socket at *path*, whatever stood there before."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    before = os.umask(0o777 & ~mode)
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(before)
+    if gid >= 0:
+        os.chown(path, uid, gid)
+    listening.listen(128)
+    return listening

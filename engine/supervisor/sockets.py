@@ -1,0 +1,106 @@
+"""Binds the listening sockets: one with SO_REUSEPORT per listener slot and address, so that what waits in a dead worker's socket is served by
+its successor."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.errors import StartError
+from engine.process import ListenSocket
+
+BACKLOG = 4096
+EVERYWHERE = {4: "0.0.0.0", 6: "::"}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def local_addresses() -> list[Address]:
+    """Every address of this machine that a program can bind to, link-local ones left out."""
+    found: list[Address] = []
+    candidate = ""
+    for line in Path("/proc/net/fib_trie").read_text().splitlines():
+        words = line.split()
+        if words and words[0] == "|--":
+            candidate = words[1]
+        elif words[:3] == ["/32", "host", "LOCAL"]:
+            found.append(ipaddress.IPv4Address(candidate))
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except FileNotFoundError:  # IPv6 is off
+        lines = []
+    found += [ipaddress.IPv6Address(int(line.split()[0], 16)) for line in lines]
+    return [address for address in dict.fromkeys(found) if not address.is_link_local]
+
+
+def expand(network: Network) -> list[str]:
+    """The addresses to bind for a listener's CIDR: the wildcard for /0, the address itself for a single one, else every local address in it."""
+    if network.prefixlen == 0:
+        return [EVERYWHERE[network.version]]
+    if network.num_addresses == 1:
+        return [str(network.network_address)]
+    inside = [str(address) for address in local_addresses() if address in network]
+    if not inside:
+        raise StartError(f"smtp-listener {network}: this machine has no address in it")
+    return inside
+
+
+def addresses(listeners: Iterable[tuple[Network, int, str]], port_offset: int) -> list[tuple[str, int, str]]:
+    """(address, port, source) to listen on, each once; the most specific listener decides the source."""
+    wanted: dict[tuple[str, int], str] = {}
+    for network, port, source in sorted(listeners, key=lambda listener: -listener[0].prefixlen):
+        if not 0 < port + port_offset < 65536:
+            raise StartError(f"smtp-listener port {port} with offset {port_offset} is not a port: choose a smaller offset")
+        for address in expand(network):
+            wanted.setdefault((address, port + port_offset), source)
+    return [(address, port, source) for (address, port), source in wanted.items()]
+
+
+def bind(where: list[tuple[str, int, str]], slots: int) -> list[list[ListenSocket]]:
+    """For each of *slots* listener slots its own listening sockets, one per place.  StartError says which port cannot be had, and what to do."""
+    for address, port, _ in where:  # alone, without SO_REUSEPORT, or another program with our uid would share the port unnoticed
+        _open(address, port, shared=False).close()
+    bound = []
+    for _ in range(slots):
+        row = []
+        for address, port, source in where:
+            listening = _open(address, port, shared=True)
+            row.append(ListenSocket(listening.detach(), address, port, source))
+        bound.append(row)
+    return bound
+
+
+def _open(address: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.bind((address, port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise StartError(why_not(address, port, error)) from error
+    return opened
+
+
+def why_not(address: str, port: int, error: OSError) -> str:
+    """One sentence for an operator: which port, why, what to do."""
+    place = f"cannot listen on {f'[{address}]' if ':' in address else address} port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{place}: another program listens there (see `ss -ltnp sport = :{port}`); stop it, change smtp-listener, or use --port-offset"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"{place}: ports below 1024 need privilege; start as root (the workers drop it), give the capability CAP_NET_BIND_SERVICE, "
+            f"or try it with other ports: make start PORT_OFFSET=10000"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{place}: this machine does not have that address; configure it or change smtp-listener"
+    return f"{place}: {error.strerror}"

@@ -1,0 +1,41 @@
+"""Starts a child: fork and exec of a fresh interpreter, since neither a loop nor LMDB may cross a bare fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from engine.process import Birth
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """A descriptor of a memory file with *content*, closed on exec."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.ftruncate(fd, len(content))
+    os.pwrite(fd, content, 0)
+    return fd
+
+
+def spawn(birth: Birth) -> int:
+    """The process id of a new child that was given *birth* and its descriptors, and no others.  OSError if there can be none now."""
+    birth_fd = memory_file("birth", birth.encode())
+    inherited = [birth_fd, birth.config_fd, birth.lifeline_fd, birth.lock_fd, birth.counters_fd, birth.heartbeat_fd, birth.spool_listener_fd]
+    inherited = [fd for fd in inherited + [listening.fd for listening in birth.sockets] if fd >= 0]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))  # exactly what we ourselves run from
+    try:
+        for fd in inherited:
+            os.set_inheritable(fd, True)
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "engine.supervisor.child", str(birth_fd), birth.name],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
+            setpgroup=0,  # a terminal's interrupt is for the supervisor alone
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
+        )
+    finally:
+        for fd in inherited:
+            os.set_inheritable(fd, False)
+        os.close(birth_fd)

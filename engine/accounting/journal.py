@@ -31,6 +31,11 @@ def encode_position(position: Position) -> bytes:
     return msgspec.msgpack.encode(position)
 
 
+def decode_position(data: bytes) -> Position:
+    """The Position that `encode_position` wrote."""
+    return msgspec.msgpack.decode(data, type=Position)
+
+
 class Journal:
     """The file that an acct-file's lines go to, and the next one when it is full, gone or changed by another hand."""
 
@@ -74,7 +79,7 @@ class Journal:
         return ""
 
     def usable(self) -> str:
-        """"" if the next append can go to the current file, else the reason for which `begin` must come first."""
+        """The empty string if the next append can go to the current file, else the reason for which `begin` must come first."""
         if self._fd < 0:
             return "none is open"
         if self._spent:
@@ -95,6 +100,7 @@ class Journal:
         """Start a new file, named by *date* (`2026-11-24`), that holds the header line, synced with its directory.
 
         The position returned must be durable in the spool before the first append: only then can recovery cut a line that nobody counted.
+        A crash before that leaves a file without lines, perhaps without its header, which nobody goes on with.
         """
         self._cut()
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ NEED_DATA: Final[int]
 BARE_EOL: Final[int]
 MALFORMED: Final[int]
 BODY_START: Final[int]
+BODY_DOT: Final[int]
+BODY_DOT_CR: Final[int]
+BODY_LENIENT: Final[int]
 
 def line_end(data: Buffer, start: int = 0) -> int: ...
 def scan_body(data: Buffer, start: int, state: int) -> tuple[int, int]: ...

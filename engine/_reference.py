@@ -13,7 +13,11 @@ NEED_DATA = -1
 BARE_EOL = -2
 MALFORMED = -3
 
+# States of scan_body that a caller looks at: they say how many bytes of what may be the final dot line are in its hands already.
 BODY_START = 0
+BODY_DOT = 3  # a dot at a line start
+BODY_DOT_CR = 4  # the same and a CR
+BODY_LENIENT = 8  # flag: BARE_EOL was answered
 
 _BLANKS = b" \t"
 
@@ -23,16 +27,16 @@ def line_end(data: Buffer, start: int = 0) -> int:
 
     *start* is where a line starts.  A CR that is the last byte may still become a CRLF.  RFC 5321 §2.3.8.
     """
-    found = re.compile(rb"\r\n|\r(?!\Z)|\n").search(data, start)
+    found = _LINE_END.search(data, start)
     if found is None:
         return NEED_DATA
     return found.end() if found.end() - found.start() == 2 else BARE_EOL
 
 
-# What scan_body's state remembers: the end of what went before, as far as it matters.
-_BEFORE = (b"\r\n", b"", b"\r", b"\r\n.", b"\r\n.\r")  # line start, in a line, CR, dot at a line start, the same and CR
-_TAILS = ((b"\r\n.\r", 4), (b"\r\n.", 3), (b"\r\n", 0), (b"\r", 2))
-_LENIENT = 8  # added to a state after BARE_EOL
+# What a state remembers: the end of what went before, as far as it matters (line start, in a line, CR, dot at a line start, the same and CR).
+_BEFORE = (b"\r\n", b"", b"\r", b"\r\n.", b"\r\n.\r")
+_TAILS = ((b"\r\n.\r", BODY_DOT_CR), (b"\r\n.", BODY_DOT), (b"\r\n", BODY_START), (b"\r", 2))
+_LINE_END = re.compile(rb"\r\n|\r(?!\Z)|\n")
 _STRICT_EVENT = re.compile(rb"\r\n\.\r\n|\r(?!\n|\Z)|(?<!\r)\n")
 
 
@@ -43,21 +47,21 @@ def scan_body(data: Buffer, start: int, state: int) -> tuple[int, int]:
     BARE_EOL: a CR or LF that is no CRLF comes before it.  Then call again with the *same* data and start and the state returned: from there on bare
     ones are passed over, so that the true end is found and the message can be refused there.
     """
-    before = _BEFORE[state & ~_LENIENT]
+    before = _BEFORE[state & ~BODY_LENIENT]
     text = before + bytes(data[start:])
-    if state & _LENIENT:
+    if state & BODY_LENIENT:
         at = text.find(b"\r\n.\r\n")
     else:
         event = _STRICT_EVENT.search(text)
         if event is not None and event.end() - event.start() == 1:
-            return BARE_EOL, state | _LENIENT
+            return BARE_EOL, state | BODY_LENIENT
         at = event.start() if event is not None else -1
     if at >= 0:
         return start + at + 5 - len(before), BODY_START
     for tail, then in _TAILS:
         if text.endswith(tail):
-            return NEED_DATA, then | (state & _LENIENT)
-    return NEED_DATA, 1 | (state & _LENIENT)
+            return NEED_DATA, then | (state & BODY_LENIENT)
+    return NEED_DATA, 1 | (state & BODY_LENIENT)
 
 
 def stuff(data: Buffer) -> bytes:
@@ -110,14 +114,8 @@ def find_fields(data: Buffer, names: tuple[bytes, ...]) -> tuple[int, list[tuple
 
 def split_command(line: Buffer) -> tuple[bytes, bytes]:
     """(verb in upper case, its argument without the blanks around it) of a command line without its CRLF."""
-    verb, _, argument = bytes(line).replace(b"\t", b" ", 1).partition(b" ") if _tab_first(line) else bytes(line).partition(b" ")
-    return verb.upper(), argument.strip(_BLANKS)
-
-
-def _tab_first(line: Buffer) -> bool:
-    text = bytes(line)
-    tab, space = text.find(b"\t"), text.find(b" ")
-    return tab >= 0 and (space < 0 or tab < space)
+    verb, *rest = re.split(rb"[ \t]", bytes(line), maxsplit=1)
+    return verb.upper(), rest[0].strip(_BLANKS) if rest else b""
 
 
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"

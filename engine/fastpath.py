@@ -27,6 +27,9 @@ NEED_DATA = _chosen.NEED_DATA
 BARE_EOL = _chosen.BARE_EOL
 MALFORMED = _chosen.MALFORMED
 BODY_START = _chosen.BODY_START
+BODY_DOT = _chosen.BODY_DOT
+BODY_DOT_CR = _chosen.BODY_DOT_CR
+BODY_LENIENT = _chosen.BODY_LENIENT
 line_end = _chosen.line_end
 scan_body = _chosen.scan_body
 stuff = _chosen.stuff
@@ -39,6 +42,6 @@ scan_reply = _chosen.scan_reply
 shared_add = _chosen.shared_add
 
 __all__ = [
-    "BARE_EOL", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA", "find_fields", "has_8bit", "line_end", "parse_path",
-    "scan_body", "scan_reply", "shared_add", "split_command", "stuff", "unstuff",
+    "BARE_EOL", "BODY_DOT", "BODY_DOT_CR", "BODY_LENIENT", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA",
+    "find_fields", "has_8bit", "line_end", "parse_path", "scan_body", "scan_reply", "shared_add", "split_command", "stuff", "unstuff",
 ]  # fmt: skip

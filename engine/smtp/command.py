@@ -1,0 +1,67 @@
+"""Commands with a path, MAIL and RCPT: read as a server, written as a client."""
+
+from __future__ import annotations
+
+from engine import fastpath
+from engine.errors import LocalProtocolError
+from engine.smtp.extensions import NO_PARAMETERS, Parameters, encode_xtext, mail_parameters, rcpt_parameters
+from engine.smtp.grammar import Fault, read_path
+
+_ADDRESS_NEEDS_UTF8 = b"553 5.6.7 Address is not ASCII, and SMTPUTF8 is not offered\r\n"
+_BAD_PARAMETERS = b"555 5.5.4 Parameter unknown, malformed or given twice\r\n"
+_MAIL_FAULTS = {
+    Fault.SHAPE: b"501 5.5.4 Syntax: MAIL FROM:<address> [parameters]\r\n",
+    Fault.ADDRESS: b"501 5.1.7 Bad sender address syntax\r\n",
+    Fault.NOT_ASCII: _ADDRESS_NEEDS_UTF8,
+}
+_RCPT_FAULTS = {
+    Fault.SHAPE: b"501 5.5.4 Syntax: RCPT TO:<address> [parameters]\r\n",
+    Fault.ADDRESS: b"501 5.1.3 Bad recipient address syntax\r\n",
+    Fault.NOT_ASCII: _ADDRESS_NEEDS_UTF8,
+}
+
+
+def read_mail(argument: bytes) -> tuple[str, Parameters] | bytes:
+    """(reverse path, parameters) of MAIL's argument, or the reply that refuses it.  RFC 5321 §4.1.1.2."""
+    path = fastpath.parse_path(argument, b"FROM:") or read_path(argument, b"FROM:", null=True)
+    if isinstance(path, Fault):
+        return _MAIL_FAULTS[path]
+    address, text = path
+    parameters = mail_parameters(text) if text else NO_PARAMETERS
+    return _BAD_PARAMETERS if parameters is None else (address.decode("ascii"), parameters)
+
+
+def read_rcpt(argument: bytes) -> tuple[str, Parameters] | bytes:
+    """(forward path, parameters) of RCPT's argument, or the reply that refuses it.  RFC 5321 §4.1.1.3."""
+    path = fastpath.parse_path(argument, b"TO:") or read_path(argument, b"TO:", postmaster=True)
+    if isinstance(path, Fault):
+        return _RCPT_FAULTS[path]
+    address, text = path
+    parameters = rcpt_parameters(text) if text else NO_PARAMETERS
+    return _BAD_PARAMETERS if parameters is None else (address.decode("ascii"), parameters)
+
+
+def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret: str = "", env_id: str = "") -> bytes:
+    """`MAIL FROM:<sender> ...` with CRLF, with the parameters that are given.  LocalProtocolError: *sender* cannot stand there."""
+    line = f"MAIL FROM:<{sender}>"
+    if size_bytes:
+        line = f"{line} SIZE={size_bytes}"
+    if eight_bit:
+        line += " BODY=8BITMIME"
+    if ret:
+        line = f"{line} RET={ret}"
+    if env_id:
+        line = f"{line} ENVID={encode_xtext(env_id)}"
+    return _wire(line)
+
+
+def write_rcpt(recipient: str, parameters: str = "") -> bytes:
+    """`RCPT TO:<recipient> parameters` with CRLF.  LocalProtocolError: *recipient* or *parameters* cannot stand there."""
+    return _wire(f"RCPT TO:<{recipient}> {parameters}" if parameters else f"RCPT TO:<{recipient}>")
+
+
+def _wire(line: str) -> bytes:
+    """*line* with CRLF; no line of ours may hold another line or anything but printable ASCII."""
+    if not (line.isascii() and line.isprintable()):
+        raise LocalProtocolError(f"cannot stand in a command: {line!r}")
+    return line.encode("ascii") + b"\r\n"

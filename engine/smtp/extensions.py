@@ -1,0 +1,131 @@
+"""Service extensions: what EHLO lists, and the parameters of MAIL and RCPT that come with them (SIZE, 8BITMIME, DSN)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from engine.mail.reply import Reply
+
+# Bits of NOTIFY (RFC 3461 §4.1), as they are stored with a recipient.
+NOTIFY_NEVER = 1
+NOTIFY_SUCCESS = 2
+NOTIFY_FAILURE = 4
+NOTIFY_DELAY = 8
+
+_NOTIFY = {b"NEVER": NOTIFY_NEVER, b"SUCCESS": NOTIFY_SUCCESS, b"FAILURE": NOTIFY_FAILURE, b"DELAY": NOTIFY_DELAY}
+_MAX_ENVID_BYTES = 100  # RFC 3461 §5.4
+_MAX_ORCPT_BYTES = 500
+
+# esmtp-param = esmtp-keyword ["=" esmtp-value] (RFC 5321 §4.1.2)
+_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
+_ATOM = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
+# xtext = *( xchar / hexchar ); xchar is printable but "+" and "="; hexchar is "+" and two upper-case hex digits (RFC 3461 §4)
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+
+
+class Parameters(msgspec.Struct, frozen=True, gc=False):
+    """What came behind the path of MAIL (the first four) or of RCPT (the last two)."""
+
+    size_bytes: int = 0  # 0: not said
+    body: str = ""  # "7BIT", "8BITMIME" or not said
+    ret: str = ""  # "FULL", "HDRS" or not said
+    env_id: str = ""  # decoded from xtext: printable ASCII
+    notify: int = 0  # bits NOTIFY_*; 0: not said
+    orcpt: str = ""  # "rfc822;user@example.com", decoded from xtext
+
+
+NO_PARAMETERS = Parameters()
+
+
+def mail_parameters(text: bytes) -> Parameters | None:
+    """The parameters of MAIL in *text* (RFC 1870, 6152, 3461); None if one is unknown, wrong or given twice."""
+    size_bytes = 0
+    body = ret = env_id = ""
+    seen: set[bytes] = set()
+    for keyword, value in _each(text):
+        if keyword in seen:
+            return None
+        seen.add(keyword)
+        if keyword == b"SIZE" and value.isdigit() and len(value) <= 20:
+            size_bytes = int(value)
+        elif keyword == b"BODY" and value.upper() in (b"7BIT", b"8BITMIME"):
+            body = value.upper().decode("ascii")
+        elif keyword == b"RET" and value.upper() in (b"FULL", b"HDRS"):
+            ret = value.upper().decode("ascii")
+        elif keyword == b"ENVID" and len(value) <= _MAX_ENVID_BYTES and (decoded := decode_xtext(value)):
+            env_id = decoded
+        else:
+            return None
+    return Parameters(size_bytes, body, ret, env_id)
+
+
+def rcpt_parameters(text: bytes) -> Parameters | None:
+    """The parameters of RCPT in *text* (RFC 3461 §4.1, §4.2); None if one is unknown, wrong or given twice."""
+    notify = 0
+    orcpt = ""
+    for keyword, value in _each(text):
+        if keyword == b"NOTIFY" and not notify:
+            bits = [_NOTIFY.get(word, 0) for word in value.upper().split(b",")]
+            if 0 in bits or (NOTIFY_NEVER in bits and len(bits) > 1):
+                return None
+            for bit in bits:
+                notify |= bit
+        elif keyword == b"ORCPT" and not orcpt and len(value) <= _MAX_ORCPT_BYTES:
+            kind, semicolon, address = value.partition(b";")
+            decoded = decode_xtext(address)
+            if not semicolon or not _ATOM.fullmatch(kind) or not decoded:
+                return None
+            orcpt = f"{kind.decode()};{decoded}"
+        else:
+            return None
+    return Parameters(notify=notify, orcpt=orcpt)
+
+
+def _each(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(keyword in upper case, value or b"") of each parameter; a malformed one comes as (b"", b"")."""
+    for word in text.split():
+        found = _PARAMETER.fullmatch(word)
+        yield (found[1].upper(), found[2] or b"") if found else (b"", b"")
+
+
+def decode_xtext(text: bytes) -> str | None:
+    """What *text* encodes, if it is xtext of printable ASCII and blanks, otherwise None: nothing that could end a header line."""
+    if not _XTEXT.fullmatch(text):
+        return None
+    plain = re.sub(rb"\+([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), text).decode("latin-1")
+    return plain if plain.isascii() and plain.isprintable() else None
+
+
+def encode_xtext(text: str) -> str:
+    """*text*, printable ASCII, as xtext (RFC 3461 §4)."""
+    return "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+
+
+def format_rcpt_parameters(notify: int, orcpt: str) -> str:
+    """`NOTIFY=... ORCPT=...` as RCPT takes them, from what `rcpt_parameters` read; "" if neither was said."""
+    words = []
+    if notify:
+        words.append("NOTIFY=" + ",".join(name.decode() for name, bit in _NOTIFY.items() if notify & bit))
+    if orcpt:
+        kind, _, address = orcpt.partition(";")
+        words.append(f"ORCPT={kind};{encode_xtext(address)}")
+    return " ".join(words)
+
+
+def ehlo_reply(host_name: str, max_message_size_bytes: int) -> Reply:
+    """What we answer to EHLO; SIZE without a number where there is no limit (RFC 1870 §4: 0 means the same)."""
+    size = f"SIZE {max_message_size_bytes}" if max_message_size_bytes else "SIZE"
+    return Reply(250, (f"{host_name} says hello", "PIPELINING", size, "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"))
+
+
+def read_extensions(reply: Reply) -> Mapping[str, str]:
+    """Keyword in upper case -> its parameters, from a peer's positive answer to EHLO (RFC 5321 §4.1.1.1)."""
+    offered: dict[str, str] = {}
+    for line in reply.lines[1:]:
+        keyword, _, parameters = line.strip().partition(" ")
+        if keyword:
+            offered[keyword.upper()] = parameters.strip()
+    return offered

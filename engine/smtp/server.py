@@ -1,0 +1,430 @@
+"""The server's half of SMTP without I/O: bytes in, replies out, and a handler that decides (RFC 5321, 1870, 2920, 3461, 3463, 6152).
+
+Line ends are CRLF and nothing else.  A bare CR or LF in a command ends the connection; in a message it refuses the message, whose end is still
+only CRLF . CRLF: no two parties can see different ends (smuggling).  Replies never depend on how the bytes were cut into reads.
+
+Bounds: a command line is at most `ServerLimits.max_line_bytes`, longer ones are thrown away up to their CRLF; body bytes are handed on and never
+kept (but for a dot that may be the last); while the reply to a final dot is owed, at most `MAX_HELD_BYTES` are held.  What comes out of one
+`receive` is a small multiple of what went in, so a caller stays bounded if it stops reading while `phase` is WAITING and while its write
+buffer is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from typing import Protocol
+
+from engine import __version__
+from engine.errors import LocalProtocolError
+from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, line_end, scan_body, split_command
+from engine.mail.reply import Reply
+from engine.smtp.command import read_mail, read_rcpt
+from engine.smtp.extensions import Parameters, ehlo_reply
+from engine.smtp.grammar import is_hello_name
+
+MAX_HELD_BYTES = 1 << 20
+
+# The replies of a handler on its common path.
+SENDER_OK = Reply(250, ("2.1.0 Sender ok",))
+RECIPIENT_OK = Reply(250, ("2.1.5 Recipient ok",))
+GO_AHEAD = Reply(354, ("Start mail input; end with <CRLF>.<CRLF>",))
+
+_encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
+
+_RESET = b"250 2.0.0 Reset\r\n"
+_NOOP = b"250 2.0.0 Ok\r\n"
+_VRFY = b"252 2.5.0 Cannot VRFY user, but will accept message and attempt delivery\r\n"
+_HELP = b"214 2.0.0 See RFC 5321: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\r\n"
+_UNKNOWN = b"500 5.5.1 Command not recognized\r\n"
+_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
+_TOO_LONG = b"500 5.5.2 Line too long\r\n"
+_BARE_IN_COMMAND = b"521 5.5.2 Bare CR or LF in a command; lines end with CRLF\r\n"
+_BARE_IN_BODY = Reply(550, ("5.6.0 Bare CR or LF in the message; lines end with CRLF",))
+_NO_ARGUMENT = b"501 5.5.4 Command takes no argument\r\n"
+_WANTS_ARGUMENT = b"501 5.5.4 Command wants an argument\r\n"
+_BAD_HELLO = b"501 5.5.4 Syntax: HELO or EHLO, then a host name or address literal\r\n"
+_HELLO_FIRST = b"503 5.5.1 Send HELO or EHLO first\r\n"
+_NESTED_MAIL = b"503 5.5.1 Sender already given\r\n"
+_MAIL_FIRST = b"503 5.5.1 Send MAIL first\r\n"
+_NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
+_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients\r\n"
+_TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
+_TOO_BIG_BYTES = _TOO_BIG.encode()
+_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
+_TOO_MANY_COMMANDS = b"421 4.7.0 Too many commands without mail\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What bounds one connection, and what we call ourselves on it; one object serves all connections of a kind.
+
+    *max_message_size_bytes* is measured on the wire, stuffed dots included; 0 is no limit.  *max_rcpt_per_message* 0 leaves *hard_max_rcpt*.
+    Errors and commands are counted since the last accepted message; a recipient that is refused with 5xx counts as a command.
+    """
+
+    host_name: str
+    max_message_size_bytes: int = 0
+    max_rcpt_per_message: int = 0
+    hard_max_rcpt: int = 50_000
+    max_line_bytes: int = 2048
+    max_errors: int = 20
+    max_commands_without_mail: int = 100
+    greeting: bytes = field(init=False)
+    helo: bytes = field(init=False)
+    ehlo: bytes = field(init=False)
+    goodbye: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "greeting", f"220 {self.host_name} (engine v{__version__}) ESMTP service ready\r\n".encode("ascii"))
+        put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
+        put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes).encode())
+        put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))
+
+    @property
+    def max_recipients(self) -> int:
+        """How many recipients one message may have here."""
+        return min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt)
+
+
+class Handler(Protocol):
+    """Decides for one connection.  A reply of 421 or 521 from any method closes the connection behind it."""
+
+    def hello(self, name: str, extended: bool) -> None:
+        """The client has said HELO or EHLO (*extended*)."""
+
+    def mail(self, sender: str, parameters: Parameters) -> Reply:
+        """May a message from *sender* ("" is the null reverse path) start?  SENDER_OK, or why not."""
+
+    def rcpt(self, address: str, parameters: Parameters) -> Reply:
+        """May it go to *address*?  RECIPIENT_OK, or why not."""
+
+    def data(self) -> Reply:
+        """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""
+
+    def body(self, chunk: bytes) -> Reply | None:
+        """A piece of the content in wire form; a Reply refuses the message: no more comes, `reset` follows, the final dot is answered by it."""
+
+    def end(self) -> Reply | None:
+        """The content is complete.  None: the reply comes later, by `ServerConnection.answered`; a Reply is the answer at once."""
+
+    def reset(self) -> None:
+        """The transaction is void (RSET, a new HELO, a refused body, QUIT or the connection's end within it): forget it."""
+
+
+class Phase(Enum):
+    """Where a connection stands, for whoever sets its deadlines."""
+
+    COMMANDS = "a command is awaited or incomplete"
+    BODY = "message content is coming"
+    WAITING = "the reply to the final dot is ours to give: read no more"
+    CLOSED = "nothing more is read; close once what was returned is sent"
+
+
+_COMMANDS, _BODY, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.WAITING, Phase.CLOSED
+
+
+class ServerConnection:
+    """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
+
+    __slots__ = (
+        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_max_recipients", "_overlong", "_recipients",
+        "_refusal", "_scan", "_size", "phase",
+    )  # fmt: skip
+
+    def __init__(self, handler: Handler, settings: ServerLimits) -> None:
+        self._handler = handler
+        self._limits = settings
+        self._max_recipients = settings.max_recipients
+        self.phase = _COMMANDS
+        self._held = b""  # received, not consumed
+        self._overlong = False  # throwing a line away up to its CRLF
+        self._hello = False
+        self._mail = False  # MAIL was accepted: a transaction is open
+        self._recipients = 0  # accepted ones
+        self._scan = BODY_START
+        self._size = 0  # of the content so far, on the wire
+        self._refusal: Reply | None = None  # of the content that is being thrown away
+        self._errors_left = settings.max_errors
+        self._commands_left = settings.max_commands_without_mail
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is to be closed once all returned bytes are sent."""
+        return self.phase is _CLOSED
+
+    @property
+    def recipients(self) -> int:
+        """How many recipients the open transaction has."""
+        return self._recipients
+
+    def open(self, refusal: Reply | None = None) -> bytes:
+        """The greeting; or *refusal* (421, 521, 554) in its place, and the connection is over."""
+        if refusal is None:
+            return self._limits.greeting
+        self.phase = _CLOSED
+        return refusal.encode()
+
+    def receive(self, data: bytes) -> bytes:
+        """The replies to send now; b"" while nothing is complete, or a reply to a final dot is owed.
+
+        LocalProtocolError: more than MAX_HELD_BYTES were fed while it is owed; whoever reads must pause.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self.phase is _WAITING:
+            if len(data) > MAX_HELD_BYTES:
+                raise LocalProtocolError("fed past the bound while the reply to a final dot is owed")
+            self._held = data
+            return b""
+        return self._advance(data, [])
+
+    def answered(self, reply: Reply) -> bytes:
+        """*reply* to the final dot, and the replies to what was pipelined behind it.  LocalProtocolError if none is owed."""
+        if self.phase is not _WAITING:
+            raise LocalProtocolError("no reply to a final dot is owed")
+        out = [self._conclude(reply)]
+        data, self._held = self._held, b""
+        return self._advance(data, out) if data else out[0]
+
+    def abort(self, reply: Reply) -> bytes:
+        """*reply* (421: a deadline, a shutdown) as the last words; the open transaction, if any, is void.  b"" if it is closed already."""
+        if self.phase is _CLOSED:
+            return b""
+        self.lost()
+        return reply.encode()
+
+    def lost(self) -> None:
+        """The connection is gone: the open transaction is void (a message whose `end` was called is not: its reply just has no reader)."""
+        if self.phase is not _WAITING:
+            self._void()
+        self.phase = _CLOSED
+        self._held = b""
+
+    # --- reading ---------------------------------------------------------------------------------------------------------------------
+
+    def _advance(self, data: bytes, out: list[bytes]) -> bytes:
+        at, size = 0, len(data)
+        while at < size:
+            phase = self.phase
+            if phase is _COMMANDS:
+                at = self._read_command(data, at, out)
+            elif phase is _BODY:
+                at = self._read_body(data, at, out)
+            elif phase is _WAITING:
+                self._held = data[at:]
+                break
+            else:
+                break
+        return b"".join(out) if len(out) != 1 else out[0]
+
+    def _read_command(self, data: bytes, at: int, out: list[bytes]) -> int:
+        """Take one command line at *at*; the offset behind it, or the end of *data* if it is not there yet."""
+        end = line_end(data, at)
+        if end < 0:
+            if end == BARE_EOL:
+                out.append(self._close(_BARE_IN_COMMAND))
+            elif self._overlong or len(data) - at > self._limits.max_line_bytes:
+                self._overlong = True
+                self._held = b"\r" if data.endswith(b"\r") else b""
+            else:
+                self._held = data[at:]
+            return len(data)
+        if self._overlong or end - at > self._limits.max_line_bytes:
+            self._overlong = False
+            out.append(self._error(_TOO_LONG))
+            return end
+        self._commands_left -= 1
+        if self._commands_left < 0:
+            out.append(self._close(_TOO_MANY_COMMANDS))
+            return end
+        verb, argument = split_command(data[at : end - 2])
+        command = _VERBS.get(verb)
+        out.append(command(self, argument) if command is not None else self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN))
+        return end
+
+    def _read_body(self, data: bytes, at: int, out: list[bytes]) -> int:
+        """Take message content at *at*, up to its final dot if it is there; the offset behind what was taken."""
+        end, state = scan_body(data, at, self._scan)
+        if end == BARE_EOL:
+            self._refuse(_BARE_IN_BODY)
+            end, state = scan_body(data, at, state)
+        if end >= 0:
+            stop = end - 3  # before the final dot line
+        else:
+            # A dot that may be the final one stays with us: it is scanned again, from its line's start, with what comes next.
+            kept = state & ~BODY_LENIENT
+            kept = 1 if kept == BODY_DOT else 2 if kept == BODY_DOT_CR else 0
+            stop = len(data) - kept
+            if kept:
+                self._held = data[stop:]
+                state = BODY_START | (state & BODY_LENIENT)
+            self._scan = state
+        if stop > at:
+            self._take(data if at == 0 and stop == len(data) else data[at:stop])
+        if end < 0:
+            return len(data)
+        reply = self._refusal if self._refusal is not None else self._handler.end()
+        if reply is None:
+            self.phase = _WAITING
+        else:
+            out.append(self._conclude(reply))
+        return end
+
+    def _take(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if 0 < self._limits.max_message_size_bytes < self._size and self._refusal is not _BARE_IN_BODY:
+            self._refuse(_TOO_BIG)
+        if self._refusal is None:
+            refusal = self._handler.body(chunk)
+            if refusal is not None:
+                self._refuse(refusal)
+
+    def _refuse(self, reply: Reply) -> None:
+        """Throw the rest of the content away and answer its final dot with *reply*."""
+        if self._refusal is None:
+            self._handler.reset()
+        self._refusal = reply
+
+    # --- transaction -----------------------------------------------------------------------------------------------------------------
+
+    def _conclude(self, reply: Reply) -> bytes:
+        """The message is answered: back to commands, with no transaction open."""
+        self.phase = _CLOSED if reply.code in _LAST_WORDS else _COMMANDS
+        self._mail = False
+        self._recipients = 0
+        self._refusal = None
+        if reply.positive:
+            self._errors_left = self._limits.max_errors
+            self._commands_left = self._limits.max_commands_without_mail
+        return reply.encode()
+
+    def _void(self) -> None:
+        """Forget the open transaction, if there is one; a refused body was taken back when it was refused."""
+        if self._mail:
+            self._mail = False
+            self._recipients = 0
+            if self._refusal is None:
+                self._handler.reset()
+            self._refusal = None
+
+    def _close(self, reply: bytes) -> bytes:
+        self._void()
+        self.phase = _CLOSED
+        return reply
+
+    def _error(self, reply: bytes) -> bytes:
+        """*reply* to a command that is wrong in itself; one too many closes the connection."""
+        self._errors_left -= 1
+        return reply if self._errors_left >= 0 else self._close(_TOO_MANY_ERRORS)
+
+    def _refused(self, reply: Reply) -> bytes:
+        """The handler's *reply* to a command that it refused."""
+        return self._close(_encoded(reply)) if reply.code in _LAST_WORDS else _encoded(reply)
+
+    # --- commands --------------------------------------------------------------------------------------------------------------------
+
+    def _helo(self, argument: bytes) -> bytes:
+        return self._greet(argument, False) or self._limits.helo
+
+    def _ehlo(self, argument: bytes) -> bytes:
+        return self._greet(argument, True) or self._limits.ehlo
+
+    def _greet(self, argument: bytes, extended: bool) -> bytes:
+        """b"", or the reply that refuses the name.  A second HELO is an RSET too (RFC 5321 §4.1.4)."""
+        if not is_hello_name(argument):
+            return self._error(_BAD_HELLO)
+        self._void()
+        self._hello = True
+        self._handler.hello(argument.decode("ascii"), extended)
+        return b""
+
+    def _mail_from(self, argument: bytes) -> bytes:
+        if not self._hello:
+            return self._error(_HELLO_FIRST)
+        if self._mail:
+            return self._error(_NESTED_MAIL)
+        read = read_mail(argument)
+        if isinstance(read, bytes):
+            return self._error(read)
+        sender, parameters = read
+        if 0 < self._limits.max_message_size_bytes < parameters.size_bytes:
+            return _TOO_BIG_BYTES
+        reply = self._handler.mail(sender, parameters)
+        if not reply.positive:
+            return self._refused(reply)
+        self._mail = True
+        return _encoded(reply)
+
+    def _rcpt_to(self, argument: bytes) -> bytes:
+        if not self._mail:
+            return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
+        read = read_rcpt(argument)
+        if isinstance(read, bytes):
+            return self._error(read)
+        if self._recipients >= self._max_recipients:
+            self._commands_left += 1
+            return _TOO_MANY_RECIPIENTS
+        reply = self._handler.rcpt(*read)
+        if reply.code < 500:
+            self._commands_left += 1
+        if not reply.positive:
+            return self._refused(reply)
+        self._recipients += 1
+        return _encoded(reply)
+
+    def _data(self, argument: bytes) -> bytes:
+        if argument:
+            return self._error(_NO_ARGUMENT)
+        if not self._mail:
+            return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
+        if not self._recipients:
+            return self._error(_NO_RECIPIENTS)
+        reply = self._handler.data()
+        if not reply.positive:
+            return self._refused(reply)
+        self.phase = _BODY
+        self._scan = BODY_START
+        self._size = 0
+        return _encoded(reply)
+
+    def _rset(self, argument: bytes) -> bytes:
+        if argument:
+            return self._error(_NO_ARGUMENT)
+        self._void()
+        return _RESET
+
+    def _noop(self, argument: bytes) -> bytes:
+        return _NOOP
+
+    def _vrfy(self, argument: bytes) -> bytes:
+        return _VRFY if argument else self._error(_WANTS_ARGUMENT)
+
+    def _help(self, argument: bytes) -> bytes:
+        return _HELP
+
+    def _quit(self, argument: bytes) -> bytes:
+        if argument:
+            return self._error(_NO_ARGUMENT)
+        return self._close(self._limits.goodbye)
+
+
+_LAST_WORDS = frozenset((421, 521))
+_VERBS: dict[bytes, Callable[[ServerConnection, bytes], bytes]] = {
+    b"HELO": ServerConnection._helo,
+    b"EHLO": ServerConnection._ehlo,
+    b"MAIL": ServerConnection._mail_from,
+    b"RCPT": ServerConnection._rcpt_to,
+    b"DATA": ServerConnection._data,
+    b"RSET": ServerConnection._rset,
+    b"NOOP": ServerConnection._noop,
+    b"VRFY": ServerConnection._vrfy,
+    b"HELP": ServerConnection._help,
+    b"QUIT": ServerConnection._quit,
+}
+# commands that exist, but not here (yet): their clients fall back on hearing 502
+_OTHER_VERBS = frozenset((b"STARTTLS", b"AUTH", b"BDAT", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -17,7 +18,7 @@ from engine.mail import message_id
 from engine.mail.envelope import Body, Due, Message
 from engine.mail.received import received_field
 from engine.mail.reply import Reply, reply
-from engine.policy.access import Rule, Target
+from engine.policy.access import Admitted, Rule, Target
 from engine.spool.ops import Accept, NewRecipient
 
 if TYPE_CHECKING:
@@ -51,21 +52,32 @@ class Origin:
     local_ip: Callable[[], str]  # the address of ours that it connected to
 
 
+class Recipient(NamedTuple):
+    """One address that the message is delivered to, and what the client wants to hear about it (RFC 3461)."""
+
+    target: Target
+    notify: int
+    orcpt: str
+
+
 @dataclass(slots=True)
 class Envelope:
     """What MAIL and RCPT said, and what policy made of it."""
 
     sender: str = ""
-    given: dict[str, None] = field(default_factory=dict)  # recipients as the client gave them, each once
-    targets: dict[str, Target] = field(default_factory=dict)  # by address: each is delivered to once
+    ret: str = ""
+    env_id: str = ""
+    given: set[str] = field(default_factory=set)  # recipients as the client gave them
+    recipients: dict[str, Recipient] = field(default_factory=dict)  # by address: each is delivered to once
     notify_sender: bool = True
 
-    def add(self, given: str, rule: Rule, targets: Sequence[Target], dsn_for_relayed: bool) -> None:
+    def add(self, given: str, admitted: Admitted, notify: int, orcpt: str, dsn_for_relayed: bool) -> None:
         """One admitted recipient.  Mail that only a relay rule admitted sends no DSNs: its sender may be forged (backscatter)."""
-        self.given[given] = None
-        for target in targets:
-            self.targets.setdefault(target.address, target)
-        if rule in (Rule.RELAY_DOMAIN, Rule.RELAY_ADDRESS) and not dsn_for_relayed:
+        self.given.add(given)
+        for target in admitted.targets:
+            if target.address not in self.recipients:
+                self.recipients[target.address] = Recipient(target, notify, orcpt or target.orcpt)
+        if not dsn_for_relayed and admitted.rule in (Rule.RELAY_DOMAIN, Rule.RELAY_ADDRESS):
             self.notify_sender = False
 
 
@@ -115,7 +127,7 @@ class Intake:
                 body = self._reception.segments.write(self._id, pieces)
         except SpoolError as error:
             self.abort()
-            answered(self._not_stored(str(error)))
+            answered(self._not_stored(error))
             return
         self._content = b""
         self._answered = answered
@@ -181,7 +193,7 @@ class Intake:
         try:
             self._large = self._reception.segments.begin_large(self._id)
         except SpoolError as error:
-            return self._not_stored(str(error))
+            return self._not_stored(error)
         return self._stream(pieces)
 
     def _stream(self, pieces: Sequence[bytes]) -> Reply | None:
@@ -191,7 +203,7 @@ class Intake:
             for piece in pieces:
                 self._large.write(piece)
         except SpoolError as error:
-            return self._not_stored(str(error))
+            return self._not_stored(error)
         return None
 
     # --- into the spool ---------------------------------------------------------------------------------------------------------------
@@ -208,8 +220,8 @@ class Intake:
             queued_ms=now_ms,
             eight_bit=self._eight_bit,
             notify_sender=envelope.notify_sender and envelope.sender != "",
-            ret="",
-            env_id="",
+            ret=envelope.ret,
+            env_id=envelope.env_id,
             src_type="smtp",
             src_mta=origin.src_mta,
             job_id="",
@@ -238,11 +250,11 @@ class Intake:
         first = router.assign(choice)
         assigned = first
         together = self._origin.client.add_x_virtual_mta_header or not first.pool
-        rows = []
-        for target in self._envelope.targets.values():
+        rows: list[NewRecipient] = []
+        for target, notify, orcpt in self._envelope.recipients.values():
             if rows and not together:
                 assigned = router.assign(choice)
-            due = Due(target.address, now_ms, target.orcpt, 0, assigned.pool)
+            due = Due(target.address, now_ms, orcpt, notify, assigned.pool)
             rows.append(NewRecipient(f"{target.domain}/{assigned.vmta}", _encode(due)))
         return rows, first.vmta
 
@@ -261,9 +273,12 @@ class Intake:
         if self._answered is not None:
             self._answered(answer)
 
-    def _not_stored(self, reason: str) -> Reply:
+    def _not_stored(self, fault: str | SpoolError) -> Reply:
         """Disk low is said as such (452); anything else is 451.  The reason goes to the log, not to the client."""
-        answer = DISK_LOW if reason.startswith(("disk", "full")) else NOT_STORED
+        reason = str(fault)
+        cause = fault.__cause__ if isinstance(fault, SpoolError) else None
+        low = reason.startswith(("disk", "full")) or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        answer = DISK_LOW if low else NOT_STORED
         self._reception.log.event("not-stored", f"client={self._origin.ip} from=<{escape(self._envelope.sender)}> reason={escape(reason)}")
         return answer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,12 +33,12 @@ class Gate:
         clause = "" if self.client.hide_message_source else from_clause(helo, "192.0.2.9")
         return Origin(self.client, "192.0.2.9", helo, "ESMTP", "mx.engine.example", clause, f"{helo} (192.0.2.9)", lambda: "127.0.0.12")
 
-    def envelope(self, recipients: Iterable[str], sender: str = "s@sender.example") -> Envelope:
-        envelope = Envelope(sender)
+    def envelope(self, recipients: Iterable[str], sender: str = "s@sender.example", notify: int = 0, orcpt: str = "") -> Envelope:
+        envelope = Envelope(sender, "HDRS" if notify else "", "env-1" if notify else "")
         for address in recipients:
             verdict = self.reception.access.admit(address, self.client.always_allow_relaying)
             assert isinstance(verdict, Admitted)
-            envelope.add(address, verdict.rule, verdict.targets, self.reception.dsn_for_relayed)
+            envelope.add(address, verdict, notify, orcpt, self.reception.dsn_for_relayed)
         return envelope
 
     def begin(self, recipients: Iterable[str] = ("r@one.example",), sender: str = "s@sender.example") -> Intake:
@@ -348,6 +347,12 @@ def test_large_bodies_are_aborted(when: str) -> None:
     assert not gate.link.accepted
 
 
-def test_software_names_us() -> None:
-    assert Gate().reception.software.startswith("engine v")
-    assert isinstance(Gate().client, SimpleNamespace)
+def test_what_the_client_wants_to_hear_travels_along() -> None:
+    gate = Gate()
+    envelope = gate.envelope(["a@one.example", "postmaster"], notify=6, orcpt="rfc822;x@y.example")
+    intake = gate.reception.begin(gate.origin(), envelope)
+    intake.write(SMALL)
+    intake.end(gate.answers.append)
+    (message,) = gate.link.messages()
+    assert (message.ret, message.env_id) == ("HDRS", "env-1")
+    assert [(due.notify, due.orcpt) for _, due in gate.link.recipients()] == [(6, "rfc822;x@y.example")] * 2

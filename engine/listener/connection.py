@@ -1,0 +1,179 @@
+"""One client's connection: bytes between its socket and the protocol core, its deadlines, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from engine.listener.session import SHUTTING_DOWN, Session
+from engine.mail.reply import Reply, reply
+from engine.process import ListenSocket
+from engine.smtp.server import Phase, ServerConnection
+
+if TYPE_CHECKING:
+    from engine.listener.listener import Listener
+
+SPOOL_WAIT_S: Final = 30.0  # from the final dot to the spool's answer
+MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily it drips
+SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; then no new message begins
+CLOSING_S: Final = 10.0  # for a client to take our last reply
+
+WAITING, BODY = Phase.WAITING, Phase.BODY
+
+NO_SERVICE = reply(521, "5.3.2 this host accepts no mail from you")
+IDLE = reply(421, "4.4.2 timeout, closing connection")
+TOO_LONG = reply(421, "4.4.2 session has lasted too long, closing connection")
+NOT_STORED_IN_TIME = reply(451, "4.3.0 message could not be stored in time, try again later")
+
+
+class Connection(asyncio.Protocol):
+    """A connection from accept to close; Listener makes one for each."""
+
+    __slots__ = ("_active_s", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_session", "_socket", "_transport", "counted", "ip")
+
+    def __init__(self, listener: Listener, socket: ListenSocket) -> None:
+        self._listener = listener
+        self._socket = socket
+        self._transport: asyncio.Transport | None = None
+        self._core: ServerConnection | None = None  # None: refused at the door
+        self._session: Session | None = None
+        self._ended = False  # the client has said that nothing more comes
+        self._opened_s = self._active_s = listener.now_s
+        self._closed_s = 0.0  # when we said that we close; 0: not yet
+        self.counted = False  # in total-max-smtp-in
+        self.ip = ""
+
+    # --- what the event loop calls ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet, or refuse at the door."""
+        self._transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        peer = transport.get_extra_info("peername")
+        if not peer:  # gone already
+            self._transport.abort()
+            return
+        self.ip = ip = plain_ip(peer[0])
+        refusal = listener.enter(self)
+        if refusal is not None:
+            self._close(refusal)
+            return
+        client, limits = listener.welcome(ip, self._socket.source, self.local_ip)
+        if not client.smtp_service:
+            self._close(NO_SERVICE)
+            return
+        self._session = session = Session(listener, client, ip, limits.host_name, self.local_ip, self.answer)
+        self._core = core = ServerConnection(session, limits)
+        if client.log_connections:
+            listener.log.event("connected", f"client={ip} to={self._socket.address}:{self._socket.port}")
+        self._transport.write(core.open())
+
+    def data_received(self, data: bytes) -> None:
+        """The client's bytes go into the core and its replies out, all of them in one write."""
+        core, transport = self._core, self._transport
+        if core is None or transport is None or self._closed_s:
+            return
+        self._active_s = self._listener.now_s
+        self._send(transport, core, core.receive(data))
+        if core.phase is WAITING:
+            transport.pause_reading()  # what is pipelined behind a message that waits for the disk stays in the kernel
+
+    def eof_received(self) -> bool:
+        """A client that has said all still gets the answer that it waits for."""
+        self._ended = True
+        return self._core is not None and self._core.phase is WAITING
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: we read no more of its commands."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._transport is not None and (self._core is None or self._core.phase is not WAITING):
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whatever has not reached its final dot is forgotten; what has goes its way, without an answer."""
+        core, session = self._core, self._session
+        if core is not None and session is not None:
+            waiting = core.phase is WAITING
+            core.lost()
+            if waiting:
+                session.give_up()
+            if session.client.log_connections:
+                self._listener.log.event("disconnected", f"client={self.ip}" + (f" reason={exc}" if exc else ""))
+        self._transport = self._core = self._session = None
+        self._listener.leave(self)
+
+    # --- what reception and the listener call ---------------------------------------------------------------------------------------
+
+    def answer(self, answer: Reply) -> None:
+        """The answer to the final dot, once the spool has spoken."""
+        core, transport = self._core, self._transport
+        if core is None or transport is None or core.phase is not WAITING:
+            return
+        self._active_s = self._listener.now_s
+        self._send(transport, core, core.answered(answer))
+        if core.phase is WAITING or self._closed_s:
+            return
+        if self._ended:
+            transport.close()
+        else:
+            transport.resume_reading()
+
+    def tick(self, now_s: float, draining: bool) -> None:
+        """Once a second: end what has lasted too long, and while *draining* whatever is between two messages."""
+        core, session, transport = self._core, self._session, self._transport
+        if transport is None:
+            return
+        if self._closed_s or core is None or session is None:
+            if now_s - (self._closed_s or self._opened_s) > CLOSING_S:
+                transport.abort()
+            return
+        idle_s = now_s - self._active_s
+        if core.phase is WAITING:
+            if idle_s > SPOOL_WAIT_S:
+                session.give_up()
+                self.answer(NOT_STORED_IN_TIME)
+        elif core.phase is BODY:
+            if idle_s > session.client.smtp_data_timeout_s or now_s - session.data_since_s > MESSAGE_TIME_S:
+                self._close(IDLE)
+        elif idle_s > session.client.smtp_command_timeout_s:
+            self._close(IDLE)
+        elif not session.in_transaction:
+            if draining:
+                self._close(SHUTTING_DOWN)
+            elif now_s - self._opened_s > SESSION_TIME_S:
+                self._close(TOO_LONG)
+
+    def abort(self) -> None:
+        """Close at once, unsaid."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def local_ip(self) -> str:
+        """The address of ours that the client connected to."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return plain_ip(name[0]) if name else ""
+
+    def _send(self, transport: asyncio.Transport, core: ServerConnection, out: bytes) -> None:
+        if out:
+            transport.write(out)
+        if core.closing:
+            self._closed_s = self._listener.now_s
+            transport.close()
+
+    def _close(self, last: Reply) -> None:
+        """Say *last* and close; an open transaction is void."""
+        if self._transport is not None:
+            self._closed_s = self._listener.now_s
+            self._transport.write(self._core.abort(last) if self._core is not None else last.encode())
+            self._transport.close()
+
+
+def plain_ip(ip: str) -> str:
+    """*ip*, an IPv4 address that came in mapped form (`::ffff:192.0.2.1`) as itself, without a scope: rules are written for that."""
+    if ip.startswith("::ffff:") and "." in ip:
+        return ip[7:]
+    return ip.partition("%")[0]

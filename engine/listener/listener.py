@@ -1,0 +1,127 @@
+"""All that one listener process has open: its sockets, its connections, their limits, and their orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final
+
+from engine.listener.connection import Connection
+from engine.listener.refusals import RefusalLog
+from engine.log import EventLog
+from engine.mail.reply import Reply, reply
+from engine.policy.routing import BY_SOURCE_IP
+from engine.process import ListenSocket, SharedCount
+from engine.reception import Reception
+from engine.smtp.server import ServerLimits
+
+if TYPE_CHECKING:
+    from engine.config.model import ClientSettings
+
+TICK_S: Final = 1.0
+BACKLOG: Final = 1024
+
+TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
+
+
+class Listener:
+    """The listening side of one process; everything happens in its loop."""
+
+    def __init__(self, reception: Reception, log: EventLog, sockets: list[ListenSocket], incoming: SharedCount, max_connections: int) -> None:
+        """*incoming* counts sessions over all processes (total-max-smtp-in); *max_connections* is what our own file descriptors allow."""
+        self.reception = reception
+        self.log = log
+        self.refusals = RefusalLog(log)
+        self.draining = False
+        self._limits = lru_cache(maxsize=1024)(ServerLimits)
+        self._known = lru_cache(maxsize=4096)(self._look_up)
+        self._sockets = sockets
+        self._incoming = incoming
+        self._max_connections = max_connections
+        self._loop = asyncio.get_running_loop()
+        self.now_s = self._loop.time()  # as of the last tick: exact enough for deadlines, and free
+        self._connections: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self.ended: asyncio.Future[None] = self._loop.create_future()  # done when draining is: no connection is left
+
+    async def open(self) -> None:
+        """Accept on every inherited socket."""
+        for inherited in self._sockets:
+            listening = socket.socket(fileno=inherited.fd)
+            self._servers.append(await self._loop.create_server(partial(Connection, self, inherited), sock=listening, backlog=BACKLOG))
+        self._loop.call_later(TICK_S, self._tick)
+
+    def drain(self) -> None:
+        """Accept nothing more, let open transactions finish, say 421 to the others."""
+        self.draining = True
+        self._close_servers()
+        self.log.event("draining", f"connections={len(self._connections)}")
+        self._sweep()
+        self._end_if_empty()
+
+    def stop(self) -> None:
+        """End at once; what was not acknowledged is the clients' to send again."""
+        self.draining = True
+        self._close_servers()
+        for connection in tuple(self._connections):
+            connection.abort()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    # --- what connections call ------------------------------------------------------------------------------------------------------
+
+    def enter(self, connection: Connection) -> Reply | None:
+        """Take a new connection in; a Reply if it must go again at once."""
+        self._connections.add(connection)
+        if len(self._connections) > self._max_connections or not self._incoming.take():
+            self.refusals.say(f"client={connection.ip} reply={TOO_MANY.text}")
+            return TOO_MANY
+        connection.counted = True
+        return None
+
+    def leave(self, connection: Connection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        if connection.counted:
+            connection.counted = False
+            self._incoming.give()
+        if self.draining:
+            self._end_if_empty()
+
+    def welcome(self, ip: str, source: str, local_ip: Callable[[], str]) -> tuple[ClientSettings, ServerLimits]:
+        """What a client at *ip*, come in through the listening socket of *source*, may do, and within which limits."""
+        client, limits = self._known(ip, source)
+        return client, limits if limits is not None else self._limits_of(client, local_ip)
+
+    # --- within -----------------------------------------------------------------------------------------------------------------------
+
+    def _look_up(self, ip: str, source: str) -> tuple[ClientSettings, ServerLimits | None]:
+        """The settings of a client, and its limits unless those depend on the address that it connects to."""
+        client = self.reception.config.client(ip, source)
+        return client, None if client.default_virtual_mta == BY_SOURCE_IP else self._limits_of(client, str)
+
+    def _limits_of(self, client: ClientSettings, local_ip: Callable[[], str]) -> ServerLimits:
+        host_name = self.reception.router.greeting_name(client, local_ip)
+        return self._limits(host_name, client.max_message_size_bytes, client.max_rcpt_per_message)
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _tick(self) -> None:
+        self._loop.call_later(TICK_S, self._tick)
+        self.now_s = self._loop.time()
+        self._sweep()
+        self.refusals.tick()
+        self.log.flush()
+
+    def _sweep(self) -> None:
+        for connection in tuple(self._connections):
+            connection.tick(self.now_s, self.draining)
+
+    def _end_if_empty(self) -> None:
+        if not self._connections and not self.ended.done():
+            self.ended.set_result(None)

@@ -1,0 +1,145 @@
+"""Answers one client's commands by policy and hands its messages to reception; knows nothing of sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from engine.log import escape
+from engine.mail.received import from_clause
+from engine.mail.reply import Reply, reply
+from engine.policy.access import DENIED
+from engine.reception import Envelope, Intake, Origin
+from engine.smtp.extensions import Parameters
+from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK
+
+if TYPE_CHECKING:
+    from engine.config.model import ClientSettings
+    from engine.listener.listener import Listener
+
+SHUTTING_DOWN: Final = reply(421, "4.3.2 service shutting down, try again later")
+
+class Session:
+    """The Handler of one ServerConnection."""
+
+    __slots__ = (
+        "_answer", "_early", "_ending", "_envelope", "_host_name", "_intake", "_ip", "_listener", "_local_ip", "_origin", "client", "data_since_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, listener: Listener, client: ClientSettings, ip: str, host_name: str, local_ip: Callable[[], str], answer: Callable[[Reply], None]
+    ) -> None:
+        """*answer* is called with what becomes of a message whose final dot has come, unless that is known at once."""
+        self.client = client
+        self.data_since_s = 0.0  # when the content began to come
+        self._listener = listener
+        self._ip = ip
+        self._host_name = host_name
+        self._local_ip = local_ip
+        self._answer = answer
+        self._origin: Origin | None = None
+        self._envelope: Envelope | None = None
+        self._intake: Intake | None = None
+        self._ending = False  # within `end`
+        self._early: Reply | None = None  # the answer that came within `end`
+
+    @property
+    def in_transaction(self) -> bool:
+        """Between MAIL and the answer to the final dot."""
+        return self._envelope is not None
+
+    # --- Handler ----------------------------------------------------------------------------------------------------------------------
+
+    def hello(self, name: str, extended: bool) -> None:
+        """EHLO or HELO."""
+        client = self.client
+        self._origin = Origin(
+            client=client,
+            ip=self._ip,
+            helo=escape(name),
+            protocol="ESMTP" if extended else "SMTP",
+            host_name=self._host_name,
+            received_from="" if client.hide_message_source else from_clause(name, self._ip),
+            src_mta=f"{name} ({self._ip})",
+            local_ip=self._local_ip,
+        )
+
+    def mail(self, sender: str, parameters: Parameters) -> Reply:
+        """May a message start now?"""
+        if self._listener.draining:
+            return SHUTTING_DOWN
+        refusal = self._listener.reception.refusal()
+        if refusal is not None:
+            return refusal
+        self._envelope = Envelope(sender, parameters.ret, parameters.env_id)
+        return SENDER_OK
+
+    def rcpt(self, address: str, parameters: Parameters) -> Reply:
+        """May it go to *address*?  Policy says."""
+        envelope = self._envelope
+        assert envelope is not None
+        reception = self._listener.reception
+        local_ip = self._local_ip() if address.endswith("]") else ""
+        verdict = reception.access.admit(address, self.client.always_allow_relaying, local_ip)
+        if isinstance(verdict, Reply):
+            if verdict is DENIED or self.client.log_commands:
+                self._say_refused(f"to=<{escape(address)}> ", verdict)
+            return verdict
+        envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
+        return RECIPIENT_OK
+
+    def data(self) -> Reply:
+        """The content may come."""
+        assert self._envelope is not None and self._origin is not None
+        self._intake = self._listener.reception.begin(self._origin, self._envelope)
+        self.data_since_s = self._listener.now_s
+        return GO_AHEAD
+
+    def body(self, chunk: bytes) -> Reply | None:
+        """A piece of it, in wire form."""
+        assert self._intake is not None
+        refusal = self._intake.write(chunk)
+        if refusal is not None:
+            self._say_refused("", refusal)
+        return refusal
+
+    def end(self) -> Reply | None:
+        """The final dot: None, and the answer comes through `answer`; or it is known already."""
+        assert self._intake is not None
+        self._ending = True
+        self._intake.end(self._answered)
+        self._ending = False
+        early, self._early = self._early, None
+        return early
+
+    def reset(self) -> None:
+        """The transaction is void."""
+        if self._intake is not None:
+            self._intake.abort()
+        self._forget()
+
+    # --- what the connection calls ----------------------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Nobody waits for the spool's answer any more: whatever it says now has no reader."""
+        if self._intake is not None:
+            self._intake.give_up()
+        self._forget()
+
+    def _answered(self, answer: Reply) -> None:
+        if not answer.positive:
+            self._say_refused("", answer)
+        self._forget()
+        if self._ending:
+            self._early = answer
+        else:
+            self._answer(answer)
+
+    def _forget(self) -> None:
+        self._intake = None
+        self._envelope = None
+
+    def _say_refused(self, what: str, answer: Reply) -> None:
+        helo = self._origin.helo if self._origin is not None else ""
+        sender = escape(self._envelope.sender) if self._envelope is not None else ""
+        self._listener.refusals.say(f"client={self._ip} helo={helo} from=<{sender}> {what}reply={escape(answer.text)}")

@@ -1,0 +1,97 @@
+"""The listener process: its loop from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from engine.drain import watch
+from engine.errors import SpoolError
+from engine.listener.listener import Listener
+from engine.log import EventLog, escape
+from engine.process import Birth, incoming
+from engine.reception import Reception
+from engine.spool import SegmentWriter, SpoolLink
+
+if TYPE_CHECKING:
+    from engine.config.model import Config
+
+RESERVED_FDS: Final = 64  # log, spool link, segment, listening sockets, what the supervisor handed down
+FDS_PER_CONNECTION: Final = 2  # its socket, and the file of a large body
+GC_THRESHOLDS: Final = (50_000, 20, 50)  # sessions make few cycles; a collection walks only what came after gc.freeze()
+
+
+def run(birth: Birth, config: Config) -> int:
+    """Accept mail until SIGTERM has been obeyed; the exit status.  SpoolError if the spool process does not answer."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(birth, config))
+
+
+async def _serve(birth: Birth, config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    log = EventLog(birth.log_path, birth.name)
+    loop.set_exception_handler(lambda _, context: _fault(log, context))
+    lost: asyncio.Future[None] = loop.create_future()
+
+    def on_lost(error: Exception) -> None:
+        log.event("failed", f"spool process lost: {escape(str(error))}")
+        if not lost.done():
+            lost.set_result(None)
+
+    link = await SpoolLink.connect(birth.spool_socket, role="listener", index=birth.index, on_lost=on_lost)
+    try:
+        segments = SegmentWriter(Path(birth.spool_path) / "bodies", link)
+        reception = Reception(config, link, segments, log)
+        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections())
+        await listener.open()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        watch(loop, birth, listener.drain, listener.stop)
+        log.event("started", f"pid={os.getpid()} sockets={len(birth.sockets)}")
+        log.flush()
+        await asyncio.wait({listener.ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done():
+            listener.stop()
+            return os.EX_TEMPFAIL
+        return await _finish(link, segments, log)
+    finally:
+        link.close()
+        log.close()
+
+
+async def _finish(link: SpoolLink, segments: SegmentWriter, log: EventLog) -> int:
+    """Every connection has ended: seal, and hear the last answers (of clients that did not wait for theirs)."""
+    segments.close()
+    try:
+        await link.drain(timeout_s=10.0)
+    except SpoolError as error:
+        log.event("failed", escape(str(error)))
+        return os.EX_TEMPFAIL
+    log.event("stopped", "drained")
+    return os.EX_OK
+
+
+def max_connections() -> int:
+    """How many connections this process's limit of file descriptors allows."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - RESERVED_FDS) // FDS_PER_CONNECTION) if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def _fault(log: EventLog, context: dict[str, Any]) -> None:
+    """A fault of ours in one connection's callback: logged, the connection closed by the loop, the others untouched."""
+    error = context.get("exception")
+    where = ""
+    if isinstance(error, BaseException):
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        where = f" at {frame.tb_frame.f_code.co_filename.rpartition('/')[2]}:{frame.tb_lineno}" if frame is not None else ""
+    log.event("fault", escape(f"{context.get('message', '')}: {error!r}{where}"))
+    log.flush()

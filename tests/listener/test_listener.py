@@ -1,0 +1,362 @@
+"""The listener on loopback: what clients of all manners meet."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from engine.listener import connection
+from engine.listener.connection import plain_ip
+from engine.listener.refusals import LINES_PER_TICK, RefusalLog
+from tests.listener.live import Live
+from tests.policy.test_access import TRICKS
+from tests.reception.fakes import FakeLog, client, config
+
+MESSAGE = b"From: a@b.example\r\nSubject: x\r\n\r\n..dots\r\nbody\r\n"
+
+
+def test_a_message_comes_in() -> None:
+    with Live() as live, live.client() as peer:
+        assert peer.greet().startswith("354")
+        peer.send(MESSAGE + b".\r\n")
+        answer = peer.reply()
+        assert answer.startswith("250 2.6.0 message received, queued as ")
+        assert list(live.segments.bodies.values()) == [MESSAGE]
+        assert f"id={answer.rpartition(' ')[2]} " in live.log.text("accepted")
+        (message,) = live.link.messages()
+        assert b"from client.example ([127.0.0.1])" in message.prefix
+        assert b" with ESMTP id " in message.prefix
+        assert peer.say("QUIT").startswith("221")
+        assert peer.reply() == ""
+
+
+def test_many_pipelined_messages_each_answered_in_order() -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        one = b"MAIL FROM:<>\r\nRCPT TO:<r@one.example>\r\nDATA\r\n"
+        peer.send(b"EHLO x\r\n" + (one + MESSAGE + b".\r\n") * 50 + b"QUIT\r\n")
+        peer.reply()
+        ids = []
+        for _ in range(50):
+            assert [peer.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
+            ids.append(peer.reply().rpartition(" ")[2])
+        assert peer.reply().startswith("221")
+        assert len(set(ids)) == 50
+        assert len(live.link.accepted) == 50
+
+
+def test_no_answer_before_the_spool_has_spoken() -> None:
+    with Live() as live, live.client() as peer:
+        live.link.holding = True
+        peer.greet()
+        peer.send(MESSAGE + b".\r\nNOOP\r\n")
+        live.until(lambda: live.link.held)
+        peer.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.socket.recv(1)
+        peer.socket.settimeout(10)
+        live.do(live.link.release)
+        assert peer.reply().startswith("250 2.6.0")
+        assert peer.reply().startswith("250 2.0.0")
+
+
+@pytest.mark.parametrize(("reason", "answer"), [("disk low: 1 MB free", "452 4.3.1"), ("sync failed: segment", "451 4.3.0")])
+def test_the_spool_refuses(reason: str, answer: str) -> None:
+    with Live() as live, live.client() as peer:
+        live.link.reply = reason
+        peer.greet()
+        peer.send(MESSAGE + b".\r\n")
+        assert peer.reply().startswith(answer)
+        live.link.reply = None
+        assert peer.say("MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA").startswith("354")
+        peer.send(MESSAGE + b".\r\n")
+        assert peer.reply().startswith("250 2.6.0")
+
+
+def test_a_refusal_known_at_once_is_answered_at_once() -> None:
+    with Live() as live, live.client() as peer:
+        peer.greet()
+        peer.send(b"X-Virtual-MTA: nope\r\n\r\nx\r\n.\r\nNOOP\r\n")
+        assert peer.reply() == "550 5.5.0 specified Virtual MTA 'nope' does not exist"
+        assert peer.reply().startswith("250")
+        assert not live.segments.bodies
+
+
+def test_large_message_in_small_pieces_of_time() -> None:
+    line = b"y" * 4998 + b"\r\n"
+    with Live() as live, live.client() as peer:
+        peer.greet()
+        peer.send(b"A: b\r\n\r\n")
+        for _ in range(1000):
+            peer.send(line)
+        peer.send(b".\r\n")
+        assert peer.reply().startswith("250 2.6.0")
+        assert list(live.segments.bodies.values()) == [b"A: b\r\n\r\n" + line * 1000]
+        assert live.segments.large[0].state == "finished"
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "bare line feed", "too big"])
+def test_large_message_aborted_midway(how: str) -> None:
+    with Live(max_message_size_bytes=1_000_000 if how == "too big" else 0) as live, live.client() as peer:
+        peer.greet()
+        peer.send(b"A: b\r\n\r\n" + b"z" * 400_000)
+        live.until(lambda: live.segments.large)
+        if how == "close":
+            peer.close()
+        elif how == "reset":
+            peer.abort()
+        else:
+            peer.send(b"\r\nbare\nline\r\n.\r\n" if how == "bare line feed" else b"z" * 1_000_000 + b"\r\n.\r\n")
+            assert peer.reply().startswith("550 5.6.0" if how == "bare line feed" else "552 5.3.4")
+        live.until(lambda: live.segments.large[0].state == "aborted")
+        assert not live.link.accepted
+
+
+STAGES = [b"", b"EHLO", b"EHLO x\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<r@one.example>\r\n", b"DATA\r\n", b"A: b\r\n\r\npart", b"\r\n."]
+
+
+@pytest.mark.parametrize("stage", range(len(STAGES)))
+@pytest.mark.parametrize("reset", [False, True])
+def test_connection_lost_at_each_stage(stage: int, reset: bool) -> None:
+    with Live(total=1) as live:
+        peer = live.client()
+        peer.reply()
+        peer.send(b"".join(STAGES[: stage + 1]).replace(b"EHLOEHLO", b"EHLO"))
+        if reset:
+            peer.abort()
+        else:
+            peer.close()
+        live.until(lambda: live.count.mine() == 0)
+        assert not live.link.accepted
+        with live.client() as other:
+            assert other.greet().startswith("354")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_connection_lost_while_the_spool_works(reset: bool) -> None:
+    with Live() as live:
+        live.link.holding = True
+        peer = live.client()
+        peer.greet()
+        peer.send(MESSAGE + b".\r\n")
+        live.until(lambda: live.link.held)
+        if reset:
+            peer.abort()
+        else:
+            peer.close()
+        live.do(live.link.release)
+        live.until(lambda: live.count.mine() == 0)
+        assert live.log.kinds() == ["accepted"]
+
+
+def test_a_client_that_half_closes_hears_its_answer() -> None:
+    with Live() as live, live.client() as peer:
+        live.link.holding = True
+        peer.greet()
+        peer.send(MESSAGE + b".\r\n")
+        peer.socket.shutdown(socket.SHUT_WR)
+        live.until(lambda: live.link.held)
+        live.do(live.link.release)
+        assert peer.reply().startswith("250 2.6.0")
+        assert peer.reply() == ""
+
+
+@pytest.mark.parametrize("limit", ["total", "own"])
+def test_too_many_connections(limit: str) -> None:
+    with Live(total=2 if limit == "total" else 0, max_connections=2 if limit == "own" else 100) as live:
+        first, second, third = live.client(), live.client(), live.client()
+        assert first.reply().startswith("220")
+        assert second.reply().startswith("220")
+        assert third.reply().startswith("421 4.3.2")
+        assert third.reply() == ""
+        first.say("QUIT")
+        live.until(lambda: live.count.mine() == 1)
+        with live.client() as fourth:
+            assert fourth.reply().startswith("220")
+        for peer in (first, second, third):
+            peer.close()
+
+
+def test_no_service() -> None:
+    with Live(smtp_service=False) as live, live.client() as peer:
+        assert peer.reply().startswith("521 5.3.2")
+        assert peer.reply() == ""
+
+
+def test_too_many_recipients() -> None:
+    with Live(max_rcpt_per_message=2) as live, live.client() as peer:
+        peer.reply()
+        peer.say("EHLO x", "MAIL FROM:<>")
+        assert [peer.say(f"RCPT TO:<u{n}@one.example>")[:9] for n in range(3)] == ["250 2.1.5", "250 2.1.5", "452 4.5.3"]
+
+
+@pytest.mark.parametrize(
+    ("commands", "seconds", "last"),
+    [
+        ([], 301.0, "421 4.4.2"),
+        (["EHLO x"], 301.0, "421 4.4.2"),
+        (["EHLO x", "MAIL FROM:<>"], 301.0, "421 4.4.2"),
+        (["EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA"], 301.0, "421 4.4.2"),
+        (["EHLO x"], connection.SESSION_TIME_S + 1, "421 4.4.2"),
+    ],
+)
+def test_deadlines(commands: list[str], seconds: float, last: str) -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        peer.say(*commands)
+
+        def later() -> None:
+            live.listener.now_s += seconds
+            live.listener._sweep()
+
+        live.do(later)
+        assert peer.reply().startswith(last)
+        assert peer.reply() == ""
+
+
+def test_a_drip_of_data_ends() -> None:
+    with Live(smtp_data_timeout_s=1e9) as live, live.client() as peer:
+        peer.greet()
+
+        def later() -> None:
+            live.listener.now_s += connection.MESSAGE_TIME_S + 1
+            live.listener._sweep()
+
+        live.do(later)
+        assert peer.reply().startswith("421 4.4.2")
+
+
+def test_the_spool_takes_too_long() -> None:
+    with Live() as live, live.client() as peer:
+        live.link.holding = True
+        peer.greet()
+        peer.send(MESSAGE + b".\r\n")
+        live.until(lambda: live.link.held)
+
+        def later() -> None:
+            live.listener.now_s += connection.SPOOL_WAIT_S + 1
+            live.listener._sweep()
+
+        live.do(later)
+        assert peer.reply().startswith("451 4.3.0")
+        live.do(live.link.release)
+        live.link.holding = False
+        assert peer.say("MAIL FROM:<>").startswith("250")
+
+
+def test_drain_lets_transactions_finish() -> None:
+    with Live() as live:
+        idle, busy, begun = live.client(), live.client(), live.client()
+        idle.reply()
+        busy.greet()
+        begun.reply()
+        begun.say("EHLO x", "MAIL FROM:<>")
+        live.do(live.listener.drain)
+        assert idle.reply().startswith("421 4.3.2")
+        with pytest.raises(OSError):
+            live.client().reply()
+        busy.send(MESSAGE + b".\r\n")
+        assert busy.reply().startswith("250 2.6.0")
+        assert busy.say("MAIL FROM:<>").startswith("421 4.3.2")
+        assert begun.say("RSET").startswith("250")
+        live.do(live.listener._sweep)
+        assert begun.reply().startswith("421 4.3.2")
+        live.join()
+        for peer in (idle, busy, begun):
+            peer.close()
+
+
+def test_stop_ends_at_once() -> None:
+    with Live() as live, live.client() as peer:
+        peer.greet()
+        live.do(live.listener.stop)
+        live.join()
+        assert not live.link.accepted
+
+
+def test_a_client_that_reads_nothing_is_read_no_further() -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        peer.socket.settimeout(0.2)
+        sent = 0
+        flood = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n" * 3000
+        with pytest.raises((TimeoutError, ConnectionError)):
+            while sent < 200 << 20:
+                sent += peer.socket.send(flood)
+        assert sent < 50 << 20
+
+
+# --- relaying ---------------------------------------------------------------------------------------------------------------------------
+
+SENDABLE = [address for address in TRICKS if address.isascii() and address.isprintable()]
+
+
+def test_relay_tricks_over_the_wire() -> None:
+    settings = config({"127.0.0.7": client(always_allow_relaying=False, max_errors=1000)})
+    settings.server.host_name = ("mx.engine.example",)
+    denied = []
+    with Live(settings) as live:
+        for address in SENDABLE:
+            with live.client("127.0.0.7") as peer:
+                peer.reply()
+                answer = peer.say("EHLO x", "MAIL FROM:<s@sender.example>", f"RCPT TO:<{address}>")
+                assert answer[0] == "5" or address == "@evil.example:victim@relay.example", address  # a source route is dropped (RFC 5321 §3.3)
+                if answer.startswith("550 5.7.1"):
+                    denied.append(address)
+        assert len(denied) > 20
+        assert "relaying denied" in live.log.text("refused")
+        assert not live.link.accepted
+
+
+def test_strangers_reach_postmaster_and_relay_domains_only() -> None:
+    settings = config({"127.0.0.7": client(always_allow_relaying=False)})
+    with Live(settings) as live, live.client("127.0.0.7") as peer:
+        peer.reply()
+        peer.say("HELO x", "MAIL FROM:<s@sender.example>")
+        answers = {
+            address: peer.say(f"RCPT TO:<{address}>")[:9]
+            for address in (
+                "postmaster", "Postmaster@mx.engine.example", "postmaster@[127.0.0.1]", "abuse@mx.engine.example", "u@relay.example",
+                "u@mx.engine.example", "postmaster@[127.0.0.2]", "u@other.example",
+            )
+        }  # fmt: skip
+        assert list(answers.values()) == ["250 2.1.5"] * 5 + ["550 5.1.1", "550 5.7.1", "550 5.7.1"]
+        assert peer.say("DATA").startswith("354")
+        peer.send(MESSAGE + b".\r\n")
+        assert peer.reply().startswith("250")
+        assert sorted(queue for queue, _ in live.link.recipients()) == ["corp.example/{default}", "relay.example/{default}"]
+        assert b" with SMTP id " in live.link.messages()[0].prefix
+
+
+def test_by_smtp_source_ip() -> None:
+    settings = config(default_virtual_mta="by-smtp-source-ip")
+    settings.virtual_mtas["a"].host_name = "a.example"
+    with Live(settings, address="127.0.0.11") as live, live.client() as peer:
+        assert peer.reply().startswith("220 a.example ")
+        peer.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA")
+        peer.send(MESSAGE + b".\r\n")
+        peer.reply()
+        assert live.link.recipients()[0][0] == "one.example/a"
+
+
+# --- small things -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ip", "plain"), [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1"), ("2001:db8::1", "2001:db8::1")]
+)
+def test_plain_ip(ip: str, plain: str) -> None:
+    assert plain_ip(ip) == plain
+
+
+def test_refusals_are_bounded() -> None:
+    log = FakeLog()
+    refusals = RefusalLog(log)
+    for _ in range(LINES_PER_TICK + 7):
+        refusals.say("x")
+    assert len(log.events) == LINES_PER_TICK
+    refusals.tick()
+    assert log.events[-1] == ("refused", "7 more, not logged one by one")
+    refusals.tick()
+    assert len(log.events) == LINES_PER_TICK + 1

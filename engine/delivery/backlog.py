@@ -1,0 +1,94 @@
+"""From disk to windows: which queues have rows, which of them are due, which have waited too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from engine.clock import monotonic_s
+from engine.delivery.settling import Settler
+from engine.log import EventLog
+from engine.scheduler.clockstep import StepGuard
+from engine.scheduler.scheduler import Scheduler
+from engine.spool import SpoolReader
+
+TURN_S = 0.005  # nothing here holds the loop longer
+RESTORE_AT_ONCE = 2_000
+SCAN_ROWS = 500
+
+
+class Backlog:
+    """Feeds the scheduler of one slot from the spool.  Every call is short; `True` from one says that it has more to do at once."""
+
+    def __init__(
+        self, scheduler: Scheduler, reader: SpoolReader, settler: Settler, steps: StepGuard, log: EventLog, owns: Callable[[str], bool], stamp_ms: int
+    ) -> None:
+        self._scheduler = scheduler
+        self._reader = reader
+        self._settler = settler
+        self._steps = steps
+        self._log = log
+        self._owns = owns
+        self._stamp_ms = stamp_ms  # new mail up to here has been announced
+        self._restored = 0  # highest queue number that the search at start has passed
+        self._restoring = True
+
+    def announced(self, numbers: Sequence[int], stamp_ms: int) -> None:
+        """These queues got rows, stamped after the last announcement and up to *stamp_ms*; none named: look again at everything."""
+        since_ms, self._stamp_ms = self._stamp_ms + 1, max(stamp_ms, self._stamp_ms)
+        if not numbers:
+            self._restored, self._restoring = 0, True
+            numbers = list(self._scheduler.queues)
+        for number in numbers:
+            if not self._scheduler.announce(number, since_ms):
+                self._scheduler.add(number, self._reader.queue_name(number))
+                self._scheduler.announce(number, since_ms)
+
+    def wake_due(self, now_ms: int) -> None:
+        """Queues whose time has come."""
+        for number in self._scheduler.timers.due(max(now_ms, self._stamp_ms), 1_000):
+            queue = self._scheduler.queues.get(number)
+            self._scheduler.wake(queue or self._scheduler.add(number, self._reader.queue_name(number)), now_ms)
+
+    def restore(self) -> bool:
+        """One slice of finding the queues that have rows, at start or after announcements were lost."""
+        if not self._restoring:
+            return False
+        found = self._reader.queues(self._restored, RESTORE_AT_ONCE)
+        for number, first_due_ms in found:
+            if self._owns(self._reader.queue_name(number).rpartition("/")[2]):
+                self._scheduler.timers.wake(number, first_due_ms)
+        if found:
+            self._restored = found[-1][0]
+        self._restoring = len(found) == RESTORE_AT_ONCE
+        return self._restoring
+
+    def load(self, now_ms: int) -> bool:
+        """Read due rows into the windows that want them."""
+        until_ms = max(now_ms, self._stamp_ms)
+        end_s = monotonic_s() + TURN_S
+        while (load := self._scheduler.next_load(now_ms)) is not None:
+            queue, most = load
+            rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
+            self._scheduler.loaded(queue, rows, next_due_ms, complete=len(rows) < most)
+            if monotonic_s() > end_s:
+                return True
+        return False
+
+    def expire(self, now_ms: int) -> bool:
+        """Look through queues that stand still for recipients older than bounce-after, and bounce them."""
+        now_s = monotonic_s()
+        step = self._steps.tick(now_ms, now_s)
+        if step:
+            self._log.event("clock", f"the wall clock stepped by {step / 1000:.0f}s: nobody is bounced for age until it has stood for 15 minutes")
+        if not self._steps.may_expire(now_s):
+            return False
+        while not self._settler.full:
+            queue = self._scheduler.next_scan(now_ms)
+            if queue is None:
+                return False
+            rows, _ = self._reader.due(queue.number, queue.scan, now_ms, SCAN_ROWS)
+            self._scheduler.scanned(queue, rows, len(rows) < SCAN_ROWS, now_ms)
+            self._settler.bury(now_ms)
+            if monotonic_s() > now_s + TURN_S:
+                return True
+        return False

@@ -1,0 +1,275 @@
+"""One connection to an MX: feeds what arrives to `smtp.client`, writes what that wants written, and knows its deadline.  It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Protocol, cast
+
+from engine.delivery.pool import Route
+from engine.errors import RemoteProtocolError, SpoolError
+from engine.mail.envelope import Message
+from engine.mail.reply import Reply
+from engine.scheduler.queue import Queue, Transaction
+from engine.smtp.client import ClientConnection, Finished, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage
+from engine.smtp.client import Transaction as ClientTransaction
+
+QUIT_TIMEOUT_S = 2.0
+WRITE_BUFFER_BYTES = 256 * 1024
+
+
+class OpenFailure(Exception):
+    """The peer could be reached or greeted no further; *reply* if it said why."""
+
+    def __init__(self, why: str, stage: Stage, reply: Reply | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.stage = stage
+        self.reply = reply
+
+
+class Owner(Protocol):
+    """Who decides: the delivery slot."""
+
+    def opened(self, connection: Connection) -> None:
+        """It greeted us; the connection waits for its first transaction."""
+
+    def body_of(self, connection: Connection) -> tuple[bytes, ...] | Iterator[bytes]:
+        """What goes on the wire after 354, our prefix first, without the final dot: whole, or in chunks.  SpoolError: it cannot be read."""
+
+    def body_unreadable(self, connection: Connection, error: SpoolError) -> None:
+        """`body_of` or a chunk of it failed: the connection is being closed without a final dot."""
+
+    def finished(self, connection: Connection, outcomes: tuple[RecipientOutcome, ...]) -> None:
+        """The transaction is over, and the peer has said what becomes of each recipient."""
+
+    def idle(self, connection: Connection) -> None:
+        """The connection can take another transaction."""
+
+    def idle_too_long(self, connection: Connection) -> None:
+        """Nobody wanted it for connection-idle-timeout: it says QUIT now."""
+
+    def lost(self, connection: Connection, lost: Lost, why: str) -> None:
+        """The connection is gone in the middle of a transaction."""
+
+    def closed(self, connection: Connection) -> None:
+        """The connection, which had been opened, is gone; always the last call."""
+
+
+class _Life(Enum):
+    OPENING = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class Connection(asyncio.Protocol):
+    """Opened for one queue; may serve others along the same route later."""
+
+    def __init__(self, owner: Owner, queue: Queue, route: Route, now_s: float) -> None:
+        settings = queue.settings
+        self.owner = owner
+        self.queue = queue
+        self.route = route
+        self.client = ClientConnection(route.ehlo, ignore_pipelining=settings.ignore_pipelining, ignore_8bitmime=settings.ignore_8bitmime)
+        self.transaction: Transaction | None = None
+        self.message: Message | None = None  # of the transaction
+        self.transactions = 0  # that have come to an end
+        self.refusals = 0  # recipients refused over its life
+        self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.now_s = now_s  # monotonic, of the slot's last look at it: good enough for timeouts of seconds
+        self.deadline_s = now_s + settings.smtp_greeting_timeout_s
+        self.is_idle = False
+        self._life = _Life.OPENING
+        self._transport: asyncio.Transport | None = None
+        self._chunks: Iterator[bytes] | None = None  # what is still to be sent of a large body
+        self._may_write = True
+
+    # --- what the slot asks -----------------------------------------------------------------------------------------------------------
+
+    def send(self, transaction: Transaction, message: Message) -> None:
+        """Start *transaction*, whose recipients are all of *message*."""
+        self.transaction = transaction
+        self.message = message
+        self.client.start(
+            ClientTransaction(
+                sender=message.return_path,
+                recipients=tuple([row.due.address for row in transaction.rows]),
+                size_bytes=message.body.size_bytes + len(message.prefix),
+                eight_bit=message.eight_bit,
+            )
+        )
+        self._flush()
+        self._set_deadline()
+
+    def quit(self) -> None:
+        """Say QUIT, and close when it is answered or soon after."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self.is_idle = False
+        self.client.quit()
+        self._flush()
+        self.deadline_s = self.now_s + QUIT_TIMEOUT_S
+
+    def abort(self, why: str) -> None:
+        """Close at once; a transaction under way is lost, because of *why*."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        self._gone(why)
+
+    def check(self, now_s: float) -> None:
+        """The slot's regular look: close what has passed its deadline."""
+        self.now_s = now_s
+        if now_s < self.deadline_s:
+            return
+        if self.is_idle:
+            self.owner.idle_too_long(self)
+            self.quit()
+        else:
+            self.abort(f"timed out waiting at {self.client.stage.name}")
+
+    # --- asyncio ----------------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is connected, and the greeting awaited."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Replies, whole or in part."""
+        if self._transport is None:
+            return
+        try:
+            events = self.client.receive(data)
+        except RemoteProtocolError as error:
+            self.abort(str(error))
+            return
+        self._flush()
+        for event in events:
+            if isinstance(event, Finished):
+                self._finish(event)
+            elif isinstance(event, SendBody):
+                self._begin_body()
+            elif isinstance(event, Ready):
+                self._opened()
+            else:
+                self._refused(event)
+        if self._transport is None:
+            return
+        stage = self.client.stage
+        if stage is Stage.CLOSED:
+            self.abort("closed")
+            return
+        self._set_deadline()
+        if stage is Stage.IDLE and not self.is_idle and self.transaction is None:
+            self.is_idle = True
+            self.owner.idle(self)
+
+    def eof_received(self) -> bool:
+        """The peer has closed its side; so do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self._transport = None
+        self._gone(f"connection lost: {exc}" if exc else "connection closed by the peer")
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly."""
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        """There is room again: the peer has made progress, and the body goes on."""
+        self._may_write = True
+        self._set_deadline()
+        if self._chunks is not None:
+            self._send_chunks(self._chunks)
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> None:
+        self._life = _Life.OPEN
+        self.owner.opened(self)
+        if not self.opening.done():
+            self.opening.set_result(None)
+
+    def _refused(self, event: Refused) -> None:
+        why = f"{event.stage.name} was answered {event.reply.text}"
+        if self._life is _Life.OPENING and not self.opening.done():
+            self._life = _Life.CLOSED
+            self.opening.set_exception(OpenFailure(why, event.stage, event.reply))
+        self.abort(why)
+
+    def _finish(self, event: Finished) -> None:
+        self.transactions += 1
+        self.owner.finished(self, event.replies)
+        self.transaction = None
+
+    def _begin_body(self) -> None:
+        try:
+            body = self.owner.body_of(self)
+        except SpoolError as error:
+            self._unreadable(error)
+            return
+        if isinstance(body, tuple):
+            assert self._transport is not None
+            self._transport.writelines((*body, self.client.end_of_body()))
+        else:
+            self._send_chunks(body)
+
+    def _send_chunks(self, chunks: Iterator[bytes]) -> None:
+        """Write while the transport takes it; when the chunks end, the final dot."""
+        self._chunks = chunks
+        try:
+            while self._may_write and self._transport is not None:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    self._chunks = None
+                    self._transport.write(self.client.end_of_body())
+                    self._set_deadline()
+                    return
+                self._transport.write(chunk)
+        except SpoolError as error:
+            self._unreadable(error)
+
+    def _unreadable(self, error: SpoolError) -> None:
+        self._chunks = None
+        self.owner.body_unreadable(self, error)
+        self.transaction = None
+        self.abort(str(error))
+
+    def _flush(self) -> None:
+        data = self.client.to_send()
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _set_deadline(self) -> None:
+        settings = self.queue.settings
+        stage = self.client.stage
+        if stage is Stage.IDLE:
+            timeout_s = settings.connection_idle_timeout_s
+        elif stage is Stage.FINAL_DOT:
+            timeout_s = settings.smtp_data_termination_timeout_s
+        elif stage is Stage.BODY:
+            timeout_s = settings.data_send_timeout_s
+        elif stage is Stage.QUIT:
+            timeout_s = QUIT_TIMEOUT_S
+        elif stage is Stage.GREETING:
+            timeout_s = settings.smtp_greeting_timeout_s
+        else:
+            timeout_s = settings.smtp_multiple_line_response_timeout_s
+        self.deadline_s = self.now_s + timeout_s
+
+    def _gone(self, why: str) -> None:
+        life, self._life = self._life, _Life.CLOSED
+        self._chunks = None
+        if life is _Life.OPENING:
+            if not self.opening.done():
+                self.opening.set_exception(OpenFailure(why, self.client.stage))
+        elif life is _Life.OPEN:
+            if self.transaction is not None:
+                self.owner.lost(self, self.client.lost(), why)
+                self.transaction = None
+            self.is_idle = False
+            self.owner.closed(self)

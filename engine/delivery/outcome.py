@@ -1,0 +1,101 @@
+"""From what happened to a recipient to what is stored of it: the settlement with its record, and the line in the log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from engine.bounce.classify import classify
+from engine.log import escape
+from engine.mail.envelope import Due, Message
+from engine.mail.record import QueueRecord, RecipientRecord, encode
+from engine.scheduler.queue import Queue, Row
+from engine.scheduler.retry import again_ms
+from engine.spool.ops import Settlement
+
+LAST_REPLY_CHARS = 400
+PUT_ASIDE_MS = 3_600_000
+
+_encode_due = msgspec.msgpack.Encoder().encode
+
+
+class Peer(NamedTuple):
+    """Where a transaction went: empty strings where it went nowhere."""
+
+    source_ip: str = ""
+    host: str = ""
+    address: str = ""
+    esmtp: str = ""  # extension names, comma separated
+    size_bytes: int = 0
+
+    @property
+    def mta(self) -> str:
+        """`host (ip)`, as in dsnMta."""
+        return f"{self.host} ({self.address})" if self.host else ""
+
+
+NOWHERE = Peer()
+
+
+class Result(NamedTuple):
+    """What became of one recipient, before it is stored: type d, b or t; `again_ms` with t."""
+
+    row: Row
+    type: str
+    status: str
+    diag: str
+    again_ms: int = 0
+
+
+_ACTIONS = {"d": "relayed", "b": "failed", "t": "delayed"}
+_WORDS = {"d": "delivered", "b": "bounced", "t": "deferred"}
+
+
+def deferral(queue: Queue, row: Row, status: str, diag: str, now_ms: int) -> Result:
+    """*row* is tried again after retry-recipients-after; or it bounces, if its time is over."""
+    settings = queue.settings
+    when_ms = again_ms(now_ms, settings.retry_recipients_after_s, row.message, queue.number, row.due.queued_ms, settings.bounce_after_s)
+    if when_ms <= now_ms:
+        return Result(row, "b", "5.4.7", diag)
+    return Result(row, "t", status, diag, when_ms)
+
+
+def settlement(queue: Queue, message: Message, id_text: str, result: Result, peer: Peer, now_ms: int) -> Settlement:
+    """What the spool process is told about *result*."""
+    row, due = result.row, result.row.due
+    record = RecipientRecord(
+        result.type, now_ms, due.queued_ms, message.return_path, due.address, due.orcpt, _ACTIONS[result.type], result.status, result.diag,
+        peer.mta, message.src_type, message.src_mta, queue.settings.type, peer.source_ip, peer.address, peer.esmtp,
+        peer.size_bytes, queue.vmta, message.job_id, message.env_id, queue.name, due.pool, id_text, due.first_attempt_ms or now_ms,
+        "" if result.type == "d" else classify(result.status, result.diag),
+    )  # fmt: skip
+    if result.type != "t":
+        return Settlement(row.key, encode(record))
+    later = Due(
+        due.address, due.queued_ms, due.orcpt, due.notify, due.pool, due.attempts + 1, due.first_attempt_ms or now_ms,
+        result.diag.removeprefix("smtp;")[:LAST_REPLY_CHARS],
+    )  # fmt: skip
+    return Settlement(row.key, encode(record), result.again_ms, _encode_due(later))
+
+
+def put_aside(row: Row, why: str, now_ms: int) -> Settlement:
+    """*row* waits for PUT_ASIDE_MS without a record: nothing of it was tried."""
+    return Settlement(row.key, b"", now_ms + PUT_ASIDE_MS, _encode_due(msgspec.structs.replace(row.due, last_reply=why[:LAST_REPLY_CHARS])))
+
+
+def queue_record(queue: Queue, status: str, diag: str, peer: Peer, now_ms: int) -> bytes:
+    """The encoded tq record of a failure of the whole *queue*."""
+    return encode(QueueRecord(now_ms, queue.name, queue.vmta, status, diag, peer.mta, queue.settings.type, peer.source_ip, peer.address))
+
+
+def line(queue: Queue, id_text: str, result: Result, peer: Peer, now_ms: int) -> tuple[str, str]:
+    """(kind, text) of the log line about *result*."""
+    due = result.row.due
+    text = (
+        f"id={id_text} queue={queue.name} rcpt=<{escape(due.address)}> source={peer.source_ip or '-'} mx={peer.host or '-'}[{peer.address}]"
+        f' status={result.status} reply="{escape(result.diag)}" attempts={due.attempts + 1} delay={(now_ms - due.queued_ms) / 1000:.2f}s'
+    )
+    if result.again_ms:
+        text += f" again_in={(result.again_ms - now_ms) / 1000:.0f}s"
+    return _WORDS[result.type], text

@@ -1,0 +1,120 @@
+"""Outcomes on their way into the spool: settlement, record, DSN and log line of every recipient, and what happens when one cannot be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from engine.delivery.outcome import NOWHERE, Peer, Result, deferral, line, put_aside, queue_record, settlement
+from engine.delivery.report import Reporter
+from engine.errors import SpoolError
+from engine.log import EventLog, escape
+from engine.mail.envelope import Message
+from engine.mail.message_id import text as id_text
+from engine.scheduler.queue import Queue, Row
+from engine.scheduler.scheduler import Scheduler
+from engine.spool import SpoolLink, SpoolReader
+from engine.spool.ops import Settle
+
+UNSETTLED_MOST = 4_000  # rows whose settle is not acknowledged: beyond, nothing new is begun
+
+
+class Settler:
+    """Settles for one slot; *room* is called when there is room for more outcomes again."""
+
+    def __init__(
+        self, scheduler: Scheduler, link: SpoolLink, reader: SpoolReader, reporter: Reporter, log: EventLog, room: Callable[[], None]
+    ) -> None:
+        self._scheduler = scheduler
+        self._link = link
+        self._reader = reader
+        self._reporter = reporter
+        self._log = log
+        self._room = room
+
+    @property
+    def full(self) -> bool:
+        """So much is unacknowledged that nothing new should begin."""
+        return len(self._scheduler.settling) >= UNSETTLED_MOST
+
+    def message(self, queue: Queue, message_id: bytes, rows: Sequence[Row], now_ms: int) -> Message | None:
+        """The message that *rows* are recipients of; without one they are put aside."""
+        message = self._reader.messages((message_id,)).get(message_id)
+        if message is None:
+            self.put_aside(queue, message_id, rows, "its row is missing", now_ms)
+        return message
+
+    def settle(self, queue: Queue, message_id: bytes, message: Message, results: Sequence[Result], peer: Peer, now_ms: int) -> None:
+        """Store and log what became of recipients of one message."""
+        shown = id_text(message_id)
+        accept = None
+        if any(result.type == "b" for result in results):
+            try:
+                accept = self._reporter.accept_for(queue.vmta, message, message_id, results, peer, now_ms)
+            except SpoolError as error:
+                self._log.event(
+                    "dsn-failed", f"id={shown} queue={queue.name} no DSN could be written ({error}): the bounce waits for the next attempt"
+                )
+                results = [deferral(queue, r.row, "4.3.0", r.diag, now_ms) if r.type == "b" else r for r in results]
+                results = [result for result in results if result.type != "b"]  # one that is expired stays as it is on disk
+        rows = [settlement(queue, message, shown, result, peer, now_ms) for result in results]
+        for result in results:
+            self._log.event(*line(queue, shown, result, peer, now_ms))
+        self._submit(queue, shown, Settle(rows, accept), now_ms)
+
+    def put_aside(self, queue: Queue, message_id: bytes, rows: Sequence[Row], why: str, now_ms: int) -> None:
+        """What cannot be read is not bounced: it waits an hour, and the operator is told."""
+        shown = id_text(message_id)
+        self._log.event(
+            "quarantine", f"id={shown} queue={queue.name} {why}: {len(rows)} recipient(s) wait an hour; `engine show message {shown}` tells more"
+        )
+        self._submit(queue, shown, Settle([put_aside(row, why, now_ms) for row in rows]), now_ms)
+
+    def queue_failed(self, queue: Queue, status: str, why: str, peer: Peer, now_ms: int) -> None:
+        """A tq record and a log line: no MX of *queue* could be found, reached or greeted."""
+        safe = escape(why)
+        self._link.submit(Settle([], None, [queue_record(queue, status, f"smtp;{status} {safe}", peer, now_ms)]), self._stored)
+        hold_s = max(0, queue.hold_until_ms - now_ms) / 1000
+        where = f"source={peer.source_ip or '-'} mx={peer.host or '-'}[{peer.address}]"
+        self._log.event("queue-failed", f'queue={queue.name} {where} status={status} reason="{safe}" again_in={hold_s:.0f}s')
+
+    def bury(self, now_ms: int) -> None:
+        """Bounce the scheduler's casualties, those of one message together."""
+        casualties = self._scheduler.casualties
+        if not casualties:
+            return
+        taken = [casualties.popleft() for _ in range(len(casualties))]
+        for (_, message_id), group in groupby(taken, key=lambda c: (c[0].number, c[1].message)):
+            members = list(group)
+            queue = members[0][0]
+            message = self.message(queue, message_id, [row for _, row, _, _ in members], now_ms)
+            if message is not None:
+                self.settle(queue, message_id, message, [Result(row, "b", status, diag) for _, row, status, diag in members], NOWHERE, now_ms)
+            self._scheduler.retire(queue)
+
+    def _submit(self, queue: Queue, shown: str, operation: Settle, now_ms: int) -> None:
+        scheduler = self._scheduler
+        keys = [row.key for row in operation.rows]
+        scheduler.settled(queue, keys)
+        for row in operation.rows:
+            if row.again_ms:
+                scheduler.due_again(queue, row.again_ms)
+
+        def done(refused: str | None) -> None:
+            full = self.full
+            scheduler.acknowledged(keys)
+            if refused is not None:
+                self._log.event(
+                    "settle-refused", f"id={shown} queue={queue.name} {refused}: the outcome is not stored, and the recipient is tried again"
+                )
+                scheduler.shed(queue)
+                scheduler.wake(queue, now_ms)
+                self._room()
+            elif full and not self.full:
+                self._room()
+
+        self._link.submit(operation, done)
+
+    def _stored(self, refused: str | None) -> None:
+        if refused is not None:
+            self._log.event("settle-refused", f"{refused}: a queue record is not stored")

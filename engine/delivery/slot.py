@@ -1,0 +1,320 @@
+"""One delivery slot: opens the connections that the scheduler allows, sends what it hands out, and reports what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from engine.clock import monotonic_s, wall_ms
+from engine.delivery.attempt import Failed, Spare, look_up_and_open
+from engine.delivery.backlog import TURN_S, Backlog
+from engine.delivery.connection import Connection
+from engine.delivery.destination import Destinations
+from engine.delivery.outcome import NOWHERE, Peer, Result, deferral
+from engine.delivery.pool import IdlePool
+from engine.delivery.settling import Settler
+from engine.delivery.sources import Source, Sources
+from engine.dns import NoTargets
+from engine.errors import LocalProtocolError, SpoolError
+from engine.log import EventLog, escape
+from engine.mail.envelope import Message
+from engine.mail.reply import Reply
+from engine.process import SharedCount
+from engine.scheduler.feedback import Fate, judge
+from engine.scheduler.queue import Doom, Queue, Row, Transaction
+from engine.scheduler.reachability import Reachability
+from engine.scheduler.scheduler import Scheduler
+from engine.smtp.client import Lost, RecipientOutcome, Stage
+from engine.spool import SpoolReader
+
+LARGE_BODY_BYTES = 256 * 1024
+DOOM_S = 60.0  # a permanent verdict of DNS stands at least so long
+
+
+class Slot:
+    """See the module.  `settler` and `backlog` are set before the first call."""
+
+    settler: Settler
+    backlog: Backlog
+
+    def __init__(
+        self, scheduler: Scheduler, reader: SpoolReader, destinations: Destinations, sources: Sources, total_out: SharedCount, log: EventLog
+    ) -> None:
+        self.scheduler = scheduler
+        self._reader = reader
+        self._destinations = destinations
+        self._sources = sources
+        self._total_out = total_out
+        self._log = log
+        self._pool = IdlePool()
+        self._connections: set[Connection] = set()
+        self._openings: set[asyncio.Task[None]] = set()
+        self._reachability = Reachability()
+        self._pump_planned = False
+        self._draining = False
+
+    # --- the loop's calls -------------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Have the queues looked at, at the end of this turn of the loop."""
+        if not self._pump_planned:
+            self._pump_planned = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def tick(self) -> None:
+        """Several times a second: deadlines, timers."""
+        now_s = monotonic_s()
+        for connection in list(self._connections):
+            connection.check(now_s)
+        self.scheduler.unpark("total-max-smtp-out", 10)
+        self.backlog.restore()
+        self.backlog.wake_due(wall_ms())
+        self.plan()
+
+    def drain(self) -> None:
+        """Begin nothing new; connections end when their transaction has."""
+        self._draining = True
+        for connection in list(self._connections):
+            if connection.is_idle:
+                self.idle_too_long(connection)
+                connection.quit()
+
+    @property
+    def busy(self) -> bool:
+        """Transactions are under way."""
+        return bool(self._openings) or any(connection.transaction for connection in self._connections)
+
+    def stop(self, why: str) -> None:
+        """Close every connection now."""
+        self._draining = True
+        for task in list(self._openings):
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort(why)
+
+    def _pump(self) -> None:
+        self._pump_planned = False
+        if self._draining or self.settler.full:
+            return  # the settler plans the next when there is room
+        now_ms = wall_ms()
+        more = self.backlog.load(now_ms)
+        end_s = monotonic_s() + TURN_S
+        for queue in list(self.scheduler.ready.values()):
+            self._serve(queue, now_ms)
+            if monotonic_s() > end_s:
+                more = True
+                break
+        self.settler.bury(now_ms)
+        more |= self.backlog.expire(now_ms)
+        if more or self.scheduler.wants_load:
+            self.plan()
+
+    # --- from windows to connections --------------------------------------------------------------------------------------------------
+
+    def _serve(self, queue: Queue, now_ms: int) -> None:
+        """Give *queue* what it may have now: its idle connections first, then new ones."""
+        if queue.doom is not None:
+            self.scheduler.condemn(queue, now_ms)
+        elif queue.settings.type == "discard":
+            self._discard(queue, now_ms)
+        else:
+            while queue.window and (connection := self._pool.take_of(queue)) is not None:
+                self._send_next(connection, now_ms)
+            while queue.window and self.scheduler.may_connect(queue, now_ms) is None:
+                if not self._connect(queue, now_ms):
+                    break
+
+    def _connect(self, queue: Queue, now_ms: int) -> bool:
+        source = self._sources.next(queue.vmta)
+        if source is None:
+            why = f"x-engine;no such virtual MTA {queue.vmta}, or it has no address on this host"
+            self.scheduler.doomed(queue, Doom(now_ms + int(DOOM_S * 1000), "5.3.5", why))
+            self.plan()
+            return False
+        if not self._total_out.take():
+            self.scheduler.park(queue, "total-max-smtp-out")
+            return False
+        self.scheduler.connecting_to(queue)
+        task = asyncio.get_running_loop().create_task(self._open(queue, source))
+        self._openings.add(task)
+        task.add_done_callback(self._opening_done)
+        return True
+
+    def _opening_done(self, task: asyncio.Task[None]) -> None:
+        self._openings.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error  # a fault of ours: the loop's exception handler ends this process
+
+    async def _open(self, queue: Queue, source: Source) -> None:
+        result = await look_up_and_open(self, queue, source, self._destinations, self._pool.take_along, self._reachability, monotonic_s)
+        now_ms = wall_ms()
+        if isinstance(result, Connection):
+            return  # `opened` has been called
+        self._total_out.give()
+        if isinstance(result, Spare):
+            self._adopt(result.connection, queue, now_ms)
+        elif isinstance(result, NoTargets):
+            self._nowhere(queue, result, now_ms)
+        elif result.permanent and queue.settings.bounce_upon_5xx_greeting and result.reply is not None:
+            self._greeting_refused(queue, result, result.reply, now_ms)
+        else:
+            self.scheduler.connect_failed(queue, now_ms, result.why)
+            self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
+        self.plan()
+
+    def _adopt(self, connection: Connection, queue: Queue, now_ms: int) -> None:
+        """*queue*, which was about to connect, gets an idle connection of another queue instead."""
+        self.scheduler.adopted(connection.queue, queue)
+        self.scheduler.connect_abandoned(queue)
+        connection.queue = queue
+        self._send_next(connection, now_ms)
+
+    def _nowhere(self, queue: Queue, verdict: NoTargets, now_ms: int) -> None:
+        """DNS names no host: for now, or for good."""
+        settings = queue.settings
+        lasting = settings.bounce_upon_no_mx if verdict.kind == "no-mx" else None if verdict.kind == "temporary" else 0.0
+        if lasting is None:
+            self.scheduler.connect_failed(queue, now_ms, verdict.text, settings.retry_after_dns_error_s)
+            self.settler.queue_failed(queue, verdict.status, verdict.text, NOWHERE, now_ms)
+            return
+        until_ms = now_ms + int(max(DOOM_S, settings.retry_after_dns_error_s) * 1000)
+        self._log.event("queue-doomed", f'queue={queue.name} status={verdict.status} reason="{escape(verdict.text)}"')
+        self.scheduler.connect_abandoned(queue)
+        self.scheduler.doomed(queue, Doom(until_ms, verdict.status, f"x-engine;{verdict.text}", int(lasting * 1000)))
+
+    def _greeting_refused(self, queue: Queue, failed: Failed, reply: Reply, now_ms: int) -> None:
+        """Every MX greeted with 5xx: the message that was next bounces, as if it had been told so."""
+        transaction = self.scheduler.take(queue, now_ms)
+        if transaction is not None:
+            message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
+            if message is not None:
+                results = [Result(row, "b", reply.status, f"smtp;{reply.text}") for row in transaction.rows]
+                self.settler.settle(queue, transaction.message, message, results, failed.peer, now_ms)
+        self.scheduler.connect_abandoned(queue)
+
+    # --- transactions -----------------------------------------------------------------------------------------------------------------
+
+    def _send_next(self, connection: Connection, now_ms: int) -> None:
+        """Start the next transaction of the connection's queue, or leave it idle."""
+        queue = connection.queue
+        limit = queue.settings.max_msg_per_connection
+        errors = queue.settings.max_errors_per_connection
+        if self._draining or (limit and connection.transactions >= limit) or (errors and connection.refusals >= errors):
+            connection.quit()
+            return
+        while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:
+            message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
+            if message is not None:
+                connection.send(transaction, message)
+                return
+        self._pool.put(connection)
+
+    def body_of(self, connection: Connection) -> tuple[bytes, ...] | Iterator[bytes]:
+        """See `connection.Owner`."""
+        transaction, message = _under_way(connection)
+        if message.body.size_bytes <= LARGE_BODY_BYTES:
+            return (message.prefix, self._reader.body(message.body, transaction.message))
+        return chain((message.prefix,), self._reader.body_chunks(message.body, transaction.message))
+
+    def body_unreadable(self, connection: Connection, error: SpoolError) -> None:
+        """See `connection.Owner`."""
+        transaction, _ = _under_way(connection)
+        self.settler.put_aside(transaction.queue, transaction.message, transaction.rows, f"its body cannot be read ({error})", wall_ms())
+
+    def opened(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
+        self._connections.add(connection)
+        self.scheduler.connected(connection.queue)
+
+    def idle(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
+        now_ms = wall_ms()
+        self._send_next(connection, now_ms)
+        self.settler.bury(now_ms)
+        if self.scheduler.wants_load:
+            self.plan()
+
+    def idle_too_long(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
+        self._pool.discard(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
+        self._pool.discard(connection)
+        self._connections.discard(connection)
+        self._total_out.give()
+        self.scheduler.closed(connection.queue)
+        self.plan()
+
+    def finished(self, connection: Connection, outcomes: Sequence[RecipientOutcome]) -> None:
+        """See `connection.Owner`."""
+        transaction, message = _under_way(connection)
+        queue, now_ms = transaction.queue, wall_ms()
+        others_accepted = any(outcome.stage is Stage.DATA or outcome.stage is Stage.FINAL_DOT for outcome in outcomes)
+        results: list[Result] = []
+        at_once: list[Row] = []
+        closes = False
+        for row, outcome in zip(transaction.rows, outcomes, strict=True):
+            reply = outcome.reply
+            verdict = judge(outcome.stage.name, reply, others_accepted)
+            closes |= verdict.closes
+            if verdict.fate is Fate.DELIVERED:
+                results.append(Result(row, "d", reply.status, f"smtp;{reply.text}"))
+            elif verdict.fate is Fate.AT_ONCE:
+                at_once.append(row)
+            elif verdict.fate is Fate.BOUNCE:
+                connection.refusals += 1
+                results.append(Result(row, "b", reply.status, f"smtp;{reply.text}"))
+            else:
+                connection.refusals += 1
+                results.append(deferral(queue, row, reply.status, f"smtp;{reply.text}", now_ms))
+        if results:
+            self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
+        if at_once:
+            self.scheduler.give_back(queue, at_once)
+        if closes:
+            connection.quit()
+
+    def lost(self, connection: Connection, lost: Lost, why: str) -> None:
+        """See `connection.Owner`."""
+        transaction, message = _under_way(connection)
+        queue, now_ms = transaction.queue, wall_ms()
+        if connection.transactions and lost.stage is Stage.MAIL and not any(lost.outcomes):
+            self.scheduler.give_back(queue, transaction.rows)  # the connection went stale while it was idle: nothing was tried
+            return
+        results = []
+        for row, outcome in zip(transaction.rows, lost.outcomes, strict=True):
+            if outcome is None:
+                results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms))
+            elif judge(outcome.stage.name, outcome.reply, False).fate is Fate.BOUNCE:
+                results.append(Result(row, "b", outcome.reply.status, f"smtp;{outcome.reply.text}"))
+            else:
+                results.append(deferral(queue, row, outcome.reply.status, f"smtp;{outcome.reply.text}", now_ms))
+        self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
+
+    def _discard(self, queue: Queue, now_ms: int) -> None:
+        """type discard: every recipient is delivered to nowhere."""
+        end_s = monotonic_s() + TURN_S
+        while not self.settler.full and monotonic_s() < end_s and (transaction := self.scheduler.take(queue, now_ms)) is not None:
+            message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
+            if message is not None:
+                results = [Result(row, "d", "2.0.0", "x-engine;discarded") for row in transaction.rows]
+                self.settler.settle(queue, transaction.message, message, results, Peer(size_bytes=_size_bytes(message)), now_ms)
+        self.plan()
+
+
+def _under_way(connection: Connection) -> tuple[Transaction, Message]:
+    transaction, message = connection.transaction, connection.message
+    if transaction is None or message is None:
+        raise LocalProtocolError("a connection spoke of a transaction that it does not have")
+    return transaction, message
+
+
+def _size_bytes(message: Message) -> int:
+    return message.body.size_bytes + len(message.prefix)
+
+
+def _peer(connection: Connection, message: Message) -> Peer:
+    route = connection.route
+    return Peer(route.source_ip, route.host, route.address, ",".join(connection.client.extensions), _size_bytes(message))

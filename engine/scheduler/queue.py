@@ -1,0 +1,102 @@
+"""One queue in memory: (destination, virtual MTA), and the window of due recipients that it can send now."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from engine.config.model import DomainSettings
+from engine.mail.envelope import DUE_KEY, Due
+
+
+class Row(NamedTuple):
+    """A due recipient: its key in the spool, and what is known about it."""
+
+    key: bytes
+    due: Due
+
+    @property
+    def message(self) -> bytes:
+        """The 12-byte id of its message."""
+        return self.key[13:25]
+
+
+class Transaction(NamedTuple):
+    """Recipients of one message in one queue that travel together."""
+
+    queue: Queue
+    message: bytes
+    rows: tuple[Row, ...]
+
+
+class Wait(NamedTuple):
+    """Not now: which limit or error holds the queue, and until when (wall ms; 0: until something else happens)."""
+
+    until_ms: int
+    limit: str
+
+
+class Doom(NamedTuple):
+    """A permanent verdict on the whole destination (no such domain, null MX): its recipients bounce while it stands."""
+
+    until_ms: int
+    status: str
+    diag: str
+    min_age_ms: int = 0  # only recipients at least this old
+
+
+class Queue:
+    """State of a queue while there is something to do for it.  All times are wall ms."""
+
+    __slots__ = (
+        "connecting",
+        "domain",
+        "doom",
+        "failures",
+        "frontier",
+        "held_by",
+        "hold_until_ms",
+        "in_flight",
+        "load_wanted",
+        "more",
+        "name",
+        "number",
+        "open",
+        "scan",
+        "scan_at_ms",
+        "scan_earliest_ms",
+        "settings",
+        "vmta",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self, number: int, name: str, settings: DomainSettings) -> None:
+        self.number = number
+        self.name = name
+        self.domain, _, self.vmta = name.rpartition("/")
+        self.settings = settings
+        self.window: deque[Row] = deque()
+        self.in_flight: set[bytes] = set()  # keys of rows in a transaction
+        self.frontier: bytes | None = None  # last key read; all due rows up to it are in the window, in flight or settled
+        self.more = True  # rows may be due behind the frontier
+        self.load_wanted = False  # stands in the scheduler's line of queues to load
+        self.open = 0  # connections that count against it: connecting, sending, idle
+        self.connecting = 0
+        self.failures = 0  # queue events in a row
+        self.hold_until_ms = 0  # no new connection before
+        self.held_by = ""
+        self.doom: Doom | None = None
+        self.scan: bytes | None = None  # how far the expiry scan's pass has come; None: between two passes
+        self.scan_at_ms = 0  # when the next pass may begin; 0: not planned
+        self.scan_earliest_ms = 0  # earliest expiry among the rows that the pass has spared
+
+    @property
+    def resting(self) -> bool:
+        """Nothing in memory that is not on disk, and nothing to remember."""
+        return not (self.window or self.in_flight or self.open or self.more or self.failures or self.doom)
+
+
+def due_ms(key: bytes) -> int:
+    """The due time in a `due` key."""
+    when: int = DUE_KEY.unpack(key)[2]
+    return when

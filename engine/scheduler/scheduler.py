@@ -1,0 +1,386 @@
+"""What each queue does next, and why not.  Pure: it reads no clock and no disk; delivery asks, does, and tells what came of it.
+
+A queue is *ready* while its window has rows and nothing is known to stand in the way of another connection.  What stands in the way takes it out:
+its own limit or a connect in flight (the end of a connection puts it back), a hold (a timer does), or a limit that it shares with others
+(it is *parked* in that limit's line, and one parked queue returns for each connection that ends).  All times are wall-clock milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from engine.config.model import DomainSettings
+from engine.mail.envelope import DUE_KEY, Due
+from engine.scheduler.queue import Doom, Queue, Row, Transaction, Wait, due_ms
+from engine.scheduler.retry import delay_ms, expiry_ms
+from engine.scheduler.timers import Timers
+
+WINDOW_ROWS = 20_000  # rows in memory over all queues of a slot
+CONNECTING_MOST = 500  # connections of a slot that are still connecting: dead hosts must not eat the others' slots
+TIMERS_AT_ONCE = 1_000
+SCAN_EVERY_MS = 60_000  # passes over one queue are at least this far apart while its bounce-after allows it
+EXPIRED = "5.4.7"  # RFC 3463: delivery time expired
+
+
+class Scheduler:
+    """All queues of one delivery slot."""
+
+    def __init__(self, settings: Callable[[str, str], DomainSettings], virtual_mta_limit: Callable[[str], int]) -> None:
+        self._settings = settings
+        self._virtual_mta_limit = virtual_mta_limit  # 0: none
+        self.queues: dict[int, Queue] = {}
+        self.timers = Timers()
+        self.ready: dict[int, Queue] = {}  # in the order they became ready
+        self.settling: set[bytes] = set()  # keys whose settle is not acknowledged: on disk, but done with
+        self.casualties: deque[tuple[Queue, Row, str, str]] = deque()  # to bounce: queue, row, status, diagnostic
+        self.rows = 0  # in all windows
+        self.connecting = 0
+        self._to_load: deque[Queue] = deque()
+        self._parked: dict[str, deque[Queue]] = {}
+        self._open_by_virtual_mta: dict[str, int] = {}
+        self._scan_round: list[int] = []
+
+    # --- queues come and go -----------------------------------------------------------------------------------------------------------
+
+    def add(self, number: int, name: str) -> Queue:
+        """The queue *number*, in memory from now on."""
+        queue = self.queues.get(number)
+        if queue is None:
+            domain, _, vmta = name.rpartition("/")
+            queue = self.queues[number] = Queue(number, name, self._settings(domain, vmta))
+        return queue
+
+    def announce(self, number: int, stamp_ms: int) -> bool:
+        """New rows, due at *stamp_ms* or later, were committed to queue *number*.  False: it is not in memory, `add` it and say so again."""
+        queue = self.queues.get(number)
+        if queue is None:
+            return False
+        if queue.frontier is not None and due_ms(queue.frontier) >= stamp_ms:
+            self._read_again(queue, stamp_ms)
+        self._want(queue)
+        return True
+
+    def wake(self, queue: Queue, now_ms: int) -> None:
+        """Its timer rang: rows may have come due, or a hold or doom has passed."""
+        if queue.doom is not None and now_ms >= queue.doom.until_ms:
+            queue.doom = None
+        if queue.window:
+            self.ready[queue.number] = queue
+        self._want(queue)
+
+    def _read_again(self, queue: Queue, stamp_ms: int) -> None:
+        """A commit slipped in before the frontier (a retry came due while it was being synced): read again from its stamp on."""
+        first = DUE_KEY.pack(queue.number, queue.frontier[4] if queue.frontier else 0, stamp_ms, bytes(12), 0)
+        kept = deque(row for row in queue.window if row.key < first)
+        self.rows -= len(queue.window) - len(kept)
+        queue.window = kept
+        queue.frontier = first
+
+    def _want(self, queue: Queue) -> None:
+        queue.more = True
+        if not queue.load_wanted and len(queue.window) < self._low_water(queue):
+            queue.load_wanted = True
+            self._to_load.append(queue)
+
+    # --- the window -------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _low_water(queue: Queue) -> int:
+        return min(queue.settings.max_smtp_out, 100)
+
+    @property
+    def wants_load(self) -> bool:
+        """`next_load` has an answer."""
+        return bool(self._to_load) and self.rows < WINDOW_ROWS
+
+    def next_load(self, now_ms: int) -> tuple[Queue, int] | None:
+        """A queue to read due rows of, and how many at the most; None if none wants any now or the window is full."""
+        while self._to_load and self.rows < WINDOW_ROWS:
+            queue = self._to_load.popleft()
+            queue.load_wanted = False
+            if queue.more and not (queue.hold_until_ms > now_ms and not queue.open):
+                return queue, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
+        return None
+
+    def loaded(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], next_due_ms: int | None, complete: bool) -> None:
+        """*rows* were read behind the frontier; *complete*: no more were due; then the first row that is not is due at *next_due_ms*."""
+        if rows:
+            queue.frontier = rows[-1][0]
+            skip_in_flight, skip_settling = queue.in_flight, self.settling
+            fresh = [Row(key, due) for key, due in rows if key not in skip_in_flight and key not in skip_settling]
+            queue.window.extend(fresh)
+            self.rows += len(fresh)
+        queue.more = not complete
+        if complete and next_due_ms is not None:
+            self.timers.wake(queue.number, next_due_ms)
+        if queue.window:
+            self.ready[queue.number] = queue
+        elif queue.more:
+            self._want(queue)
+        else:
+            if not queue.open:
+                queue.failures = 0
+            self.retire(queue)
+
+    def due_again(self, queue: Queue, when_ms: int) -> None:
+        """A row of *queue* was deferred to *when_ms*."""
+        self.timers.wake(queue.number, when_ms)
+
+    def shed(self, queue: Queue) -> None:
+        """Forget the window of a queue that cannot send: the rows are on disk."""
+        self.rows -= len(queue.window)
+        queue.window.clear()
+        queue.frontier = None
+        queue.more = True
+        self.ready.pop(queue.number, None)
+
+    def retire(self, queue: Queue) -> None:
+        """Forget a queue that rests; its timer, if any, stays."""
+        if queue.resting:
+            self.queues.pop(queue.number, None)
+            self.ready.pop(queue.number, None)
+
+    # --- what to send -----------------------------------------------------------------------------------------------------------------
+
+    def take(self, queue: Queue, now_ms: int) -> Transaction | None:
+        """The next recipients to send to, all of one message; None if the window has none.  Expired and doomed ones become casualties."""
+        window = queue.window
+        settings = queue.settings
+        bounce_after_ms = int(settings.bounce_after_s * 1000)
+        rows: list[Row] = []
+        message = b""
+        while window:
+            row = window[0]
+            if row.due.queued_ms + bounce_after_ms <= now_ms:
+                window.popleft()
+                self.expire(queue, row)
+                continue
+            if not rows:
+                message = row.key[13:25]
+            elif row.key[13:25] != message or len(rows) >= settings.max_rcpt_per_message:
+                break
+            rows.append(row)
+            queue.in_flight.add(row.key)
+            window.popleft()
+        if not window:
+            self.ready.pop(queue.number, None)
+        self.rows -= len(rows)
+        if queue.more and len(window) < self._low_water(queue):
+            self._want(queue)
+        return Transaction(queue, message, tuple(rows)) if rows else None
+
+    def expire(self, queue: Queue, row: Row) -> None:
+        """*row*, just taken out of the window, is too old."""
+        self.rows -= 1
+        self._lose(queue, row, EXPIRED, _expired_diag(row.due))
+
+    def _lose(self, queue: Queue, row: Row, status: str, diag: str) -> None:
+        queue.in_flight.add(row.key)
+        self.casualties.append((queue, row, status, diag))
+
+    def condemn(self, queue: Queue, now_ms: int) -> None:
+        """Under a doom: the window's rows become casualties (those old enough), the rest waits on disk."""
+        doom = queue.doom
+        if doom is None:
+            return
+        spared = False
+        while queue.window:
+            row = queue.window.popleft()
+            self.rows -= 1
+            if row.due.queued_ms + doom.min_age_ms <= now_ms:
+                self._lose(queue, row, doom.status, doom.diag)
+            else:
+                spared = True
+        self.ready.pop(queue.number, None)
+        if spared:
+            self.shed(queue)
+            self.timers.wake(queue.number, doom.until_ms)
+        elif queue.more:
+            self._want(queue)
+
+    def settled(self, queue: Queue, keys: Iterable[bytes]) -> None:
+        """The outcome of these rows is on its way to the spool process."""
+        queue.in_flight.difference_update(keys)
+        self.settling.update(keys)
+
+    def acknowledged(self, keys: Iterable[bytes]) -> None:
+        """The spool process has committed what `settled` named."""
+        self.settling.difference_update(keys)
+
+    def give_back(self, queue: Queue, rows: Sequence[Row]) -> None:
+        """Rows of a transaction that was not tried after all: next in line again."""
+        queue.in_flight.difference_update([row.key for row in rows])
+        queue.window.extendleft(reversed(rows))
+        self.rows += len(rows)
+        if rows:
+            self.ready[queue.number] = queue
+
+    # --- connections ------------------------------------------------------------------------------------------------------------------
+
+    def may_connect(self, queue: Queue, now_ms: int) -> Wait | None:
+        """None: open a connection for *queue*.  Otherwise why not; the queue has been put where it will be found when that changes."""
+        wait = self._obstacle(queue, now_ms)
+        if wait is not None:
+            self.ready.pop(queue.number, None)
+            if wait.until_ms:
+                self.timers.wake(queue.number, wait.until_ms)
+                if queue.open == 0:
+                    self.shed(queue)
+        return wait
+
+    def _obstacle(self, queue: Queue, now_ms: int) -> Wait | None:
+        settings = queue.settings
+        if queue.hold_until_ms > now_ms:
+            return Wait(queue.hold_until_ms, queue.held_by)
+        if queue.open >= settings.max_smtp_out:
+            return Wait(0, "max-smtp-out")
+        if queue.connecting >= len(queue.window):
+            return Wait(0, "connecting")
+        if queue.connecting >= max(2, queue.open - queue.connecting):
+            return Wait(0, "connecting")
+        limit = self._virtual_mta_limit(queue.vmta)
+        if limit and self._open_by_virtual_mta.get(queue.vmta, 0) >= limit:
+            return self.park(queue, f"virtual-mta {queue.vmta} max-smtp-out")
+        if self.connecting >= CONNECTING_MOST:
+            return self.park(queue, "connections still connecting")
+        return None
+
+    def park(self, queue: Queue, limit: str) -> Wait:
+        """*queue* waits in the line of *limit*, which it shares with others."""
+        self.ready.pop(queue.number, None)
+        self._parked.setdefault(limit, deque()).append(queue)
+        return Wait(0, limit)
+
+    def unpark(self, limit: str, most: int = 1) -> None:
+        """There is room under *limit* again for *most* queues."""
+        line = self._parked.get(limit)
+        while line and most > 0:
+            queue = line.popleft()
+            if queue.window and self.queues.get(queue.number) is queue:
+                self.ready[queue.number] = queue
+                most -= 1
+        if line is not None and not line:
+            del self._parked[limit]
+
+    def connecting_to(self, queue: Queue) -> None:
+        """A connection is being opened for *queue*, and counts from now on."""
+        queue.open += 1
+        queue.connecting += 1
+        self.connecting += 1
+        self._open_by_virtual_mta[queue.vmta] = self._open_by_virtual_mta.get(queue.vmta, 0) + 1
+
+    def connected(self, queue: Queue) -> None:
+        """It greeted us: transactions may start."""
+        queue.failures = 0
+        queue.hold_until_ms = 0
+        self._not_connecting(queue)
+
+    def _not_connecting(self, queue: Queue) -> None:
+        queue.connecting -= 1
+        self.connecting -= 1
+        self.unpark("connections still connecting")
+        if queue.window:
+            self.ready[queue.number] = queue
+
+    def adopted(self, before: Queue, queue: Queue) -> None:
+        """An idle connection that counted against *before* now serves *queue*."""
+        before.open -= 1
+        self._open_by_virtual_mta[before.vmta] -= 1
+        queue.open += 1
+        self._open_by_virtual_mta[queue.vmta] = self._open_by_virtual_mta.get(queue.vmta, 0) + 1
+        if before.window:
+            self.ready[before.number] = before
+        self.retire(before)
+
+    def closed(self, queue: Queue) -> None:
+        """A connection that had greeted us is gone."""
+        queue.open -= 1
+        self._open_by_virtual_mta[queue.vmta] -= 1
+        self.unpark(f"virtual-mta {queue.vmta} max-smtp-out")
+        self.unpark("total-max-smtp-out")
+        if queue.window:
+            self.ready[queue.number] = queue
+        self.retire(queue)
+
+    def connect_abandoned(self, queue: Queue) -> None:
+        """A connection was not opened after all, through no fault of the destination."""
+        self._not_connecting(queue)
+        self.closed(queue)
+
+    def connect_failed(self, queue: Queue, now_ms: int, why: str, wait_s: float | None = None) -> None:
+        """No MX could be found, reached or greeted: one event for the whole queue, which waits retry-after (or *wait_s*)."""
+        queue.failures += 1
+        delay = delay_ms(queue.settings.retry_after_s, queue.failures) if wait_s is None else int(wait_s * 1000)
+        self._not_connecting(queue)
+        if queue.open == 1:  # its last: others that work are no reason to wait
+            queue.hold_until_ms = now_ms + delay
+            queue.held_by = why
+            queue.scan_at_ms = queue.scan_at_ms or now_ms
+            self.shed(queue)
+            self.timers.wake(queue.number, queue.hold_until_ms)
+        self.closed(queue)
+
+    def doomed(self, queue: Queue, doom: Doom) -> None:
+        """The destination will never take mail (while *doom* stands)."""
+        queue.doom = doom
+        if queue.window:
+            self.ready[queue.number] = queue
+        self.timers.wake(queue.number, doom.until_ms)
+
+    # --- expiry -----------------------------------------------------------------------------------------------------------------------
+
+    def next_scan(self, now_ms: int, looks: int = 200) -> Queue | None:
+        """A queue whose standing rows should be looked through for expired ones, or None."""
+        for _ in range(looks):
+            if not self._scan_round:
+                self._scan_round = list(self.queues)
+                if not self._scan_round:
+                    return None
+            queue = self.queues.get(self._scan_round[-1])
+            if queue is not None and (queue.window or queue.more):
+                if queue.scan_at_ms == 0:
+                    queue.scan_at_ms = now_ms + _scan_pause_ms(queue)
+                elif queue.scan_at_ms <= now_ms:
+                    return queue
+            self._scan_round.pop()
+        return None
+
+    def scanned(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], complete: bool, now_ms: int) -> None:
+        """*rows* were read behind `queue.scan`: the expired ones become casualties.  *complete*: the pass is over, and the next one planned."""
+        bounce_after_s = queue.settings.bounce_after_s
+        if queue.scan is None:
+            queue.scan_earliest_ms = now_ms + int(bounce_after_s * 1000)
+        expired: list[Row] = []
+        for key, due in rows:
+            if key in queue.in_flight or key in self.settling:
+                continue
+            expiry = expiry_ms(due.queued_ms, bounce_after_s)
+            if expiry <= now_ms:
+                expired.append(Row(key, due))
+            elif expiry < queue.scan_earliest_ms:
+                queue.scan_earliest_ms = expiry
+        if expired:
+            self._drop_from_window(queue, {row.key for row in expired})
+            for row in expired:
+                self._lose(queue, row, EXPIRED, _expired_diag(row.due))
+        if complete:
+            queue.scan = None
+            pause_ms = _scan_pause_ms(queue)
+            queue.scan_at_ms = max(now_ms + min(pause_ms, SCAN_EVERY_MS), min(now_ms + pause_ms, queue.scan_earliest_ms))
+        else:
+            queue.scan = rows[-1][0]
+
+    def _drop_from_window(self, queue: Queue, keys: set[bytes]) -> None:
+        kept = deque(row for row in queue.window if row.key not in keys)
+        self.rows -= len(queue.window) - len(kept)
+        queue.window = kept
+
+
+def _scan_pause_ms(queue: Queue) -> int:
+    """At the latest a twentieth of bounce-after too late is a recipient bounced that no scan foresaw."""
+    return max(1000, int(queue.settings.bounce_after_s * 50))
+
+
+def _expired_diag(due: Due) -> str:
+    return f"smtp;{due.last_reply}" if due.last_reply else "x-engine;bounce-after has passed without an attempt"

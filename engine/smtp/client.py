@@ -171,34 +171,34 @@ class ClientConnection:
         self._out = []
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def start(self, transaction: Transaction) -> list[Event]:
-        """Begin *transaction*.  The events are empty, but for a `Finished` if the message is over the size that the peer takes: nothing is sent then.
+    def start(self, transaction: Transaction) -> None:
+        """Begin *transaction*.
 
+        One over the size that the peer announces is refused by ourselves, 552 for all: only an RSET goes out, and `Finished` follows its reply.
         LocalProtocolError: the stage is not IDLE, there is no recipient, or an address cannot stand in a command.
         """
         if self.stage is not _IDLE:
             raise LocalProtocolError(f"a transaction cannot start at {self.stage.name}")
-        refusal = self._over_size(transaction.size_bytes)
-        if refusal is not None:
-            outcome = RecipientOutcome(refusal, _MAIL)
-            return [Finished((outcome,) * len(transaction.recipients), False)]
-        self._commands = commands = self._write(transaction)
+        commands = self._write(transaction)
         self._transaction = transaction
         self._outcomes = [None] * len(transaction.recipients)
         self._mail_stands = True
         self._next = 0
-        self.stage = _MAIL
-        if self._dirty:
+        over_size = self._over_size(transaction.size_bytes)
+        if over_size is not None:
+            self._outcomes = [RecipientOutcome(over_size, _MAIL)] * len(transaction.recipients)
+            commands = []
+        self._commands = commands
+        if self._dirty or not commands:
             self._dirty = False
             self._out.append(b"RSET\r\n")
             self.stage = _RSET
+        else:
+            self.stage = _MAIL
             if not self._pipelining:
-                return []
+                self._out.append(commands[0])
         if self._pipelining:
             self._out += commands
-        else:
-            self._out.append(commands[0])
-        return []
 
     def end_of_body(self) -> bytes:
         """The final dot line, to be written behind the body; LocalProtocolError if no body is wanted."""
@@ -262,6 +262,9 @@ class ClientConnection:
         """A reply to what surrounds transactions: greeting, EHLO, HELO, RSET, QUIT."""
         if stage is _RSET:
             # Whatever it says: if the peer holds on to the old transaction, it refuses the new MAIL.
+            if not self._commands:
+                self._finish(None, _RSET)
+                return
             self.stage = _MAIL
             if not self._pipelining:
                 self._out.append(self._commands[0])

@@ -1,0 +1,291 @@
+"""From a snapshot to a checked configuration: reads every statement by its table, expands macros, resolves names, merges repeated stanzas."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.config import settings
+from engine.config import values as v
+from engine.config.check import check
+from engine.config.lexer import Arguments, Place, ValueProblem
+from engine.config.macro import Macros
+from engine.config.model import DEFAULT_VIRTUAL_MTA, Config, DomainScope, Entry
+from engine.config.parser import Section, parse
+from engine.config.pattern import DomainPattern, NetworkMap, parse_network
+from engine.config.problem import Problem, Problems
+from engine.config.reading import Reader, Values
+from engine.config.record_field import check_fields
+from engine.config.snapshot import Snapshot
+from engine.config.stanza import STANZAS, TOP
+
+MAX_DOMAINS = 1_000_000  # of all <domain> sections, macros expanded
+DEFAULT_SPOOL = "/var/spool/engine"  # where no <spool> is given
+_SUPPORTED_RECORDS = ("d", "b", "t", "tq")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, or None where a problem is an error; and all problems."""
+
+    config: Config | None
+    problems: list[Problem]
+
+
+def build(snapshot: Snapshot) -> Loaded:
+    """The configuration in *snapshot* and everything that is wrong with it.  Pure; raises nothing, whatever the text."""
+    problems = Problems()
+    top = parse(snapshot, problems)
+    config = _Builder(problems).build(top)
+    return Loaded(None if problems.failed else config, problems.all(snapshot.files))
+
+
+@dataclass(slots=True)
+class _Named:
+    """A virtual MTA or pool while its stanzas are read."""
+
+    place: Place
+    values: Values = field(default_factory=Values)
+    domains: DomainScope = field(default_factory=DomainScope)
+
+
+class _Builder:
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+        self.reader = Reader(problems)
+        self.macros = Macros()
+        self.domains = DomainScope()
+        self.sources: list[Entry] = []
+        self.networks: NetworkMap[Entry] = NetworkMap()
+        self.named: dict[str, Entry] = {}
+        self.vmtas: dict[str, _Named] = {}
+        self.pools: dict[str, _Named] = {}
+        self.spools: dict[str, Values] = {}
+        self.accts: dict[str, Values] = {}
+        self.listeners: list[v.ListenerSettings] = []
+        self.domain_count = 0
+
+    def build(self, top: Section) -> Config | None:
+        server = self.reader.read(top, STANZAS[TOP])
+        for statement in self.reader.special:
+            if statement.name == "domain-macro":
+                self.macros.define(statement, self.problems)
+        self.macros.check(self.problems)
+        for statement in self.reader.special:
+            if statement.name == "spool" and (path := self._path(statement.place, v.file, statement.argument, statement.argument_column)):
+                self.spools.setdefault(path, Values())
+        self.sections(top)
+        if not server.places.get("log_file"):
+            self.problems.error(top.place, "log-file is missing: it names the log")
+        if not self.spools:
+            self.spools[DEFAULT_SPOOL] = Values()
+        config = self.assemble(server)
+        check(config, top, server, self.sources, {n: s.domains for n, s in self.pools.items()}, self.reader.later, self.problems)
+        return config
+
+    # --- stanzas ---
+
+    def sections(self, top: Section) -> None:
+        for section in top.sections:
+            stanza = self.reader.stanza(section, top)
+            if stanza is None:
+                continue
+            match section.tag:
+                case "domain":
+                    self.domain(section, self.domains)
+                case "source":
+                    self.source(section)
+                case "virtual-mta":
+                    self.virtual_mta(section, self.vmtas)
+                case "virtual-mta-pool":
+                    self.virtual_mta(section, self.pools)
+                case "spool":
+                    if path := self._path(section.place, v.file, section.argument, section.argument_column):
+                        self.spools.setdefault(path, Values()).update(self.reader.read(section, stanza))
+                case "acct-file":
+                    self.acct_file(section)
+                case "smtp-listener":
+                    self.listener(section)
+                case _:
+                    self.reader.pending_stanza(section, stanza)
+
+    def domain(self, section: Section, scope: DomainScope) -> None:
+        values = self.reader.read(section, STANZAS["domain"])
+        text = self.reader.argument(section, v.name)
+        entry = Entry(text or "", section.place, values.values, values.places)
+        kind = values.values.get("type", "smtp")
+        if kind not in ("smtp", "discard"):
+            self.problems.error(values.places["type"], f"type {kind} is not supported yet, and starting without it would send this mail by SMTP")
+        if text is None:
+            return
+        scope.entries.append(entry)
+        index = scope.expanded if "$" in text else scope.explicit
+        try:
+            for name in self.macros.expand(text):
+                self.domain_count += 1
+                index.add(DomainPattern.parse(name), entry)
+            if self.domain_count > MAX_DOMAINS:
+                raise ValueError(f"more than {MAX_DOMAINS} domains in all")
+        except ValueError as error:
+            self.problems.error(section.place_of(0), f"<domain {text[:60]}>: {error}")
+
+    def source(self, section: Section) -> None:
+        values = self.reader.read(section, STANZAS["source"])
+        name = self.reader.argument(section, v.name)
+        if name is None:
+            return
+        self.default_virtual_mta(values)
+        entry = Entry(name, section.place, values.values, values.places)
+        self.sources.append(entry)
+        try:
+            self.networks.add(parse_network(name), entry)
+        except ValueError as error:
+            if name[0].isdigit() and set(name) <= set("0123456789./"):
+                self.problems.error(section.place_of(0), f"<source {name}>: {error}")
+            elif name in self.named:
+                self.named[name].values.update(values.values)
+                self.named[name].places.update(values.places)
+            else:
+                self.named[name] = entry
+
+    def default_virtual_mta(self, values: Values) -> None:
+        if values.values.get("default_virtual_mta") == "by-smtp-source-ip":
+            text = "default-virtual-mta by-smtp-source-ip is not supported yet, and starting without it would send this mail from other addresses"
+            self.problems.error(values.places.pop("default_virtual_mta"), text)
+            del values.values["default_virtual_mta"]
+
+    def virtual_mta(self, section: Section, known: dict[str, _Named]) -> None:
+        values = self.reader.read(section, STANZAS[section.tag])
+        name = self.reader.argument(section, v.name)
+        named = known.setdefault(name, _Named(section.place)) if name is not None else _Named(section.place)
+        if name is not None and name.startswith("{"):
+            self.problems.error(section.place_of(0), f"<{section.tag} {name}>: names in braces are reserved")
+        named.values.update(values)
+        for inner in section.sections:
+            if self.reader.stanza(inner, section) is not None:
+                self.domain(inner, named.domains)
+
+    def acct_file(self, section: Section) -> None:
+        values = self.reader.read(section, STANZAS["acct-file"])
+        target = self.reader.argument(section, v.text)
+        if not target:
+            return
+        if target.startswith("|"):
+            self.problems.unsupported(section.place, "<acct-file |COMMAND> is not supported yet: these records are not written")
+            return
+        if target.lower().endswith(".json"):
+            self.problems.error(section.place, "accounting in JSON is not supported yet, and starting without it would write CSV into this file")
+        path = os.path.normpath(os.path.join(os.path.dirname(section.place.file), target))
+        known = self.accts.setdefault(path, Values())
+        known.update(values)
+        records = values.values.get("records", ())
+        if missing := [record for record in records if record not in _SUPPORTED_RECORDS]:
+            self.problems.unsupported(values.places["records"], f"records of type {', '.join(missing)} are not supported yet: none are written")
+        for statement in self.reader.take_special("record-fields"):
+            check_fields(statement, known.values.setdefault("fields", {}), self.problems)
+
+    def listener(self, section: Section) -> None:
+        values = self.reader.read(section, STANZAS["smtp-listener"])
+        address = self.reader.argument(section, v.listener_address)
+        if address is not None:
+            self.listeners.append(v.ListenerSettings(*address, source=values.values.get("source", "")))
+
+    def _path(self, place: Place, value_type: v.ValueType[str], text: str, column: int) -> str:
+        arguments = Arguments(text)
+        try:
+            path = value_type.parse(arguments)
+            arguments.end()
+        except ValueProblem as problem:
+            self.problems.error(Place(place.file, place.line, column + problem.offset), problem.text)
+            return ""
+        return os.path.normpath(os.path.join(os.path.dirname(place.file), path))
+
+    # --- the whole ---
+
+    def assemble(self, server: Values) -> Config:
+        if "log_file" in server.values:
+            server.values["log_file"] = os.path.normpath(os.path.join(os.path.dirname(server.places["log_file"].file), server.values["log_file"]))
+        server.values["relay_domain"] = tuple(self.relay_domains(server))
+        listeners = tuple(dict.fromkeys((*server.values.get("smtp_listener", ()), *self.listeners)))
+        server.values["smtp_listener"] = listeners or (v.ListenerSettings(parse_network("0.0.0.0")),)
+        every = settings.ServerSettings(**server.values)
+        vmtas = self.virtual_mtas(every)
+        pools = {
+            name: settings.VirtualMtaPool(name=name, members=self.members(name, pool), max_smtp_out=pool.values.values.get("max_smtp_out", 0))
+            for name, pool in self.pools.items()
+        }
+        for scope in (self.domains, *(s.domains for s in (*self.vmtas.values(), *self.pools.values()))):
+            scope.explicit.freeze()
+            scope.expanded.freeze()
+        return Config(
+            server=every,
+            spools=tuple(settings.SpoolSettings(path=path, **values.values) for path, values in self.spools.items()),
+            acct_files=tuple(self.acct_settings(path, values) for path, values in self.accts.items()),
+            virtual_mtas=vmtas,
+            pools=pools,
+            sources=self.networks.freeze(),
+            named_sources=self.named,
+            global_domains=self.domains,
+            pool_domains=self.pool_scopes(),
+            virtual_mta_domains={name: s.domains for name, s in self.vmtas.items() if s.domains.entries},
+        )
+
+    def relay_domains(self, server: Values) -> list[DomainPattern]:
+        patterns: list[DomainPattern] = []
+        for texts, place in zip(server.values.get("relay_domain", ()), server.all_places.get("relay_domain", ()), strict=True):
+            for text in texts:
+                try:
+                    patterns.extend(DomainPattern.parse(name) for name in self.macros.expand(text))
+                except ValueError as error:
+                    self.problems.error(place, f"relay-domain {text[:60]}: {error}")
+        return patterns
+
+    def virtual_mtas(self, server: settings.ServerSettings) -> dict[str, settings.VirtualMta]:
+        inherited: dict[str, int] = {}
+        for pool in self.pools.values():
+            bound = pool.values.values.get("max_smtp_out", 0)
+            for member in pool.values.values.get("members", ()):
+                if bound:  # a member of several pools obeys the smallest
+                    inherited[member] = min(bound, inherited.get(member, bound))
+        every = {DEFAULT_VIRTUAL_MTA: settings.VirtualMta(name=DEFAULT_VIRTUAL_MTA, source_hosts=server.smtp_source_host)}
+        for name, named in self.vmtas.items():
+            own = named.values.values
+            every[name] = settings.VirtualMta(
+                name=name,
+                source_hosts=own.get("source_hosts") or server.smtp_source_host,
+                host_name=own.get("host_name", ""),
+                max_smtp_out=own.get("max_smtp_out", inherited.get(name, 0)),
+            )
+        return every
+
+    def members(self, name: str, pool: _Named) -> tuple[str, ...]:
+        members: tuple[str, ...] = pool.values.values.get("members", ())
+        if name in self.vmtas:
+            self.problems.error(pool.place, f"the pool {name!r} has the name of the virtual MTA in line {self.vmtas[name].place.line} of {self.vmtas[name].place.file}")
+        if not members:
+            self.problems.error(pool.place, f"the pool {name!r} has no virtual-mta")
+        for member, place in zip(members, pool.values.all_places.get("members", ()), strict=True):
+            if member not in self.vmtas:
+                what = "is a pool, not a virtual MTA" if member in self.pools else "is not defined" + v.did_you_mean(member, self.vmtas)
+                self.problems.error(place, f"the virtual MTA {member!r} {what}")
+        return members
+
+    def pool_scopes(self) -> dict[str, DomainScope]:
+        found: dict[str, DomainScope] = {}
+        owner: dict[str, str] = {}
+        for name, pool in self.pools.items():
+            for member in pool.values.values.get("members", ()) if pool.domains.entries else ():
+                if owner.setdefault(member, name) != name:
+                    text = f"the virtual MTA {member!r} is in the pools {owner[member]!r} and {name!r}, which both have <domain> sections"
+                    self.problems.error(pool.place, text)
+                found[member] = pool.domains
+        return found
+
+    def acct_settings(self, path: str, values: Values) -> settings.AcctFileSettings:
+        known: dict[str, Any] = dict(values.values)
+        if "records" in known:
+            known["records"] = tuple(dict.fromkeys(record for record in known["records"] if record in _SUPPORTED_RECORDS))
+        return settings.AcctFileSettings(path=path, **known)
+
+

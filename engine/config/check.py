@@ -1,0 +1,132 @@
+"""What is wrong with a configuration as a whole: names that lead nowhere, open relays, settings that fight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.config.lexer import Place
+from engine.config.model import Config, DomainScope, Entry
+from engine.config.parser import Section
+from engine.config.pattern import parse_network
+from engine.config.problem import Problems
+from engine.config.reading import Values
+from engine.config.settings import DEFAULT_VIRTUAL_MTA
+from engine.config.values import did_you_mean
+
+Later = Mapping[str, list[tuple[Place, Any]]]
+
+
+def check(config: Config, top: Section, server: Values, sources: list[Entry], pools: Mapping[str, DomainScope], later: Later, problems: Problems) -> None:
+    """Reports to *problems* all that only the whole configuration shows."""
+    _references(config, top, server, sources, problems)
+    _open_relay(server, sources, problems)
+    _cold(later, problems)
+    _old_listener(server, top, later, problems)
+    _precedence(config, pools, problems)
+    if config.spools and all(spool.deliver_only for spool in config.spools):
+        problems.warning(top.place, "every <spool> is deliver-only: no mail will be accepted")
+
+
+def _references(config: Config, top: Section, server: Values, sources: list[Entry], problems: Problems) -> None:
+    known = {DEFAULT_VIRTUAL_MTA, *config.virtual_mtas, *config.pools}
+    for entry in sources:
+        name = entry.values.get("default_virtual_mta")
+        if name is not None and name not in known:
+            problems.error(entry.places["default_virtual_mta"], f"default-virtual-mta: neither a virtual MTA nor a pool is named {name!r}{did_you_mean(name, known)}")
+    named = [(listener.source, place) for listener, place in zip(server.values.get("smtp_listener", ()), server.all_places.get("smtp_listener", ()), strict=False)]
+    for section in top.sections:
+        if section.tag == "smtp-listener":
+            named += [(statement.argument.strip('"'), statement.place) for statement in section.statements if statement.name == "source"]
+    for name, place in named:
+        if name and name not in config.named_sources:
+            problems.error(place, f"no <source {name}> is defined{did_you_mean(name, config.named_sources)}")
+
+
+def _open_relay(server: Values, sources: list[Entry], problems: Problems) -> None:
+    if server.values.get("always_allow_relaying"):
+        problems.warning(server.places["always_allow_relaying"], "an open relay: always-allow-relaying here lets everybody send to everybody")
+    for entry in sources:
+        if entry.values.get("always_allow_relaying") and _is_everybody(entry.pattern):
+            problems.warning(entry.places["always_allow_relaying"], f"an open relay: <source {entry.pattern}> is everybody")
+
+
+def _is_everybody(pattern: str) -> bool:
+    try:
+        return parse_network(pattern).prefixlen == 0
+    except ValueError:
+        return False
+
+
+def _cold(later: Later, problems: Problems) -> None:
+    """A cold virtual MTA gets mail only where max-cold-virtual-mta-msg is set: either alone does nothing."""
+    limited = [place for place, words in later.get("max-cold-virtual-mta-msg", []) if any(not word.startswith("0") for word in words)]
+    if limited:
+        for name in ("cold-virtual-mta", "auto-cold-virtual-mta"):
+            for place, _ in later.get(name, []):
+                problems.error(place, f"{name} is not supported yet, and starting without it would send all mail through the warm virtual MTA")
+
+
+def _old_listener(server: Values, top: Section, later: Later, problems: Problems) -> None:
+    """smtp-ip and smtp-port count only where there is no smtp-listener."""
+    if "smtp_listener" in server.places or any(section.tag == "smtp-listener" for section in top.sections):
+        return
+    for name in ("smtp-ip", "smtp-port"):
+        for place, _ in later.get(name, []):
+            problems.error(place, f"{name} is not supported, and starting without it would listen elsewhere: use smtp-listener ADDRESS:PORT")
+
+
+def _precedence(config: Config, pools: Mapping[str, DomainScope], problems: Problems) -> None:
+    """Warns where a narrower scope's wide <domain> and a wider scope's specific one set the same thing differently."""
+    specific = config.server.domain_precedence == "specific"
+    wider = _Wider(config.global_domains)
+    for scope in pools.values():
+        _compare(scope, wider, specific, problems)
+    by_scope: dict[int, _Wider] = {}
+    for name, scope in config.virtual_mta_domains.items():
+        _compare(scope, wider, specific, problems)
+        if pool := config.pool_domains.get(name):
+            _compare(scope, by_scope.setdefault(id(pool), _Wider(pool)), specific, problems)
+
+
+class _Wider:
+    """The sections of a wider scope by what they set, asked for the first below a pattern that says something else."""
+
+    def __init__(self, scope: DomainScope) -> None:
+        self._by_field: dict[str, list[Entry]] = {}
+        for entry in scope.entries:
+            for name in entry.values:
+                self._by_field.setdefault(name, []).append(entry)
+        self._known: dict[tuple[str, str, Any], tuple[Entry | None, int]] = {}
+
+    def against(self, pattern: str, name: str, value: Any) -> tuple[Entry | None, int]:
+        """The first section below *pattern* that sets *name* to something else, and how many there are."""
+        key = (pattern, name, value)
+        if key not in self._known:
+            below = _below(pattern)
+            fighting = [e for e in self._by_field.get(name, ()) if e.values[name] != value and below(e.pattern)]
+            self._known[key] = (fighting[0] if fighting else None, len(fighting))
+        return self._known[key]
+
+
+def _below(pattern: str) -> Callable[[str], bool]:
+    """Whether another pattern is more specific than *pattern* and lies in it; macros are compared as they are written."""
+    if pattern == "*":
+        return lambda other: other != "*"
+    if pattern.startswith(("*.", "[*.]")):
+        suffix = "." + pattern.split(".", 1)[1].removeprefix("]").lower()
+        return lambda other: other != pattern and other.lower().endswith(suffix)
+    return lambda other: False
+
+
+def _compare(scope: DomainScope, wider: _Wider, specific: bool, problems: Problems) -> None:
+    for entry in scope.entries:
+        for name, value in entry.values.items():
+            other, how_many = wider.against(entry.pattern, name, value)
+            if other is None:
+                continue
+            here, there = entry.places[name], other.places[name]
+            more = f" (and {how_many - 1} more)" if how_many > 1 else ""
+            rule = f"<domain {other.pattern}> in {there.file}:{there.line}{more}"
+            verdict = f"{rule} wins, being more specific" if specific else f"this wins over {rule}, its scope being narrower"
+            problems.warning(here, f"{name.removesuffix('_s').replace('_', '-')} of <domain {entry.pattern}>: {verdict}; domain-precedence decides")

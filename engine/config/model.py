@@ -1,0 +1,132 @@
+"""The configuration as the engine uses it: frozen, with look-ups whose cost does not grow with the number of sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from engine.config.lexer import Place
+from engine.config.pattern import DomainMap, DomainSet, NetworkMap, client_address
+from engine.config.settings import (
+    DEFAULT_VIRTUAL_MTA,
+    AcctFileSettings,
+    ClientSettings,
+    DomainSettings,
+    ServerSettings,
+    SpoolSettings,
+    VirtualMta,
+    VirtualMtaPool,
+)
+from engine.config.slot import Slot, assign
+
+_CACHED_DOMAINS = 16_384
+_CACHED_MERGES = 4_096
+_CACHED_CLIENTS = 16_384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """What one <domain> or <source> section sets, by field, and where."""
+
+    pattern: str  # as written
+    place: Place
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DomainScope:
+    """All <domain> sections of one place: the top level, a pool, a virtual MTA."""
+
+    explicit: DomainMap[Entry] = field(default_factory=DomainMap)
+    expanded: DomainMap[Entry] = field(default_factory=DomainMap)  # by macros: weaker than explicit ones of the same kind
+    entries: list[Entry] = field(default_factory=list)
+
+    def find(self, domain: str) -> list[tuple[int, Entry]]:
+        """(rank, entry) of all that match, weakest first."""
+        found = [(2 * rank, entry) for rank, entry in self.expanded.find(domain)]
+        found += [(2 * rank + 1, entry) for rank, entry in self.explicit.find(domain)]
+        found.sort(key=_rank)
+        return found
+
+
+def _rank(item: tuple[int, Entry]) -> int:
+    return item[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Config:
+    """One configuration, checked.  Look-ups are pure and cached in bounded caches."""
+
+    server: ServerSettings
+    spools: tuple[SpoolSettings, ...]
+    acct_files: tuple[AcctFileSettings, ...]
+    virtual_mtas: Mapping[str, VirtualMta]  # with {default}
+    pools: Mapping[str, VirtualMtaPool]
+    sources: NetworkMap[Entry] = field(repr=False)
+    named_sources: Mapping[str, Entry] = field(repr=False)
+    global_domains: DomainScope = field(repr=False)
+    pool_domains: Mapping[str, DomainScope] = field(repr=False)  # by virtual MTA: those of its pool
+    virtual_mta_domains: Mapping[str, DomainScope] = field(repr=False)
+    client: Callable[..., ClientSettings] = field(init=False, repr=False)
+    """client(ip, listener_source="") -> ClientSettings: what all <source> sections that match say, the widest network first, the named one last."""
+    domain: Callable[[str, str], DomainSettings] = field(init=False, repr=False)
+    """domain(domain, vmta) -> DomainSettings: what all <domain> sections say of *domain* (lower case, A-labels) in a queue of *vmta*."""
+
+    def __post_init__(self) -> None:
+        clients = lru_cache(maxsize=_CACHED_MERGES)(self._merge_client)
+        domains = lru_cache(maxsize=_CACHED_MERGES)(_merge_domain)
+        object.__setattr__(self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(lambda ip, listener_source="": clients(self._client_entries(ip, listener_source))))
+        object.__setattr__(self, "domain", lru_cache(maxsize=_CACHED_DOMAINS)(lambda domain, vmta: domains(self.domain_entries(domain, vmta))))
+
+    def domain_entries(self, domain: str, vmta: str) -> tuple[Entry, ...]:
+        """The <domain> sections that say something of *domain* in a queue of *vmta*, weakest first."""
+        domain = domain if domain.startswith("{") else domain.lower()
+        found = self.global_domains.find(domain)
+        for scopes in (self.pool_domains, self.virtual_mta_domains):
+            if vmta in scopes:
+                found += scopes[vmta].find(domain)
+        if self.server.domain_precedence == "specific":
+            found.sort(key=lambda item: item[0] // 2)  # stable: within one pattern's kind the narrower scope still wins
+        return tuple(entry for _, entry in found)
+
+    def _client_entries(self, ip: str, listener_source: str) -> tuple[Entry, ...]:
+        found = [entry for _, entry in self.sources.find(client_address(ip))]
+        if listener_source in self.named_sources:
+            found.append(self.named_sources[listener_source])
+        return tuple(found)
+
+    def _merge_client(self, entries: tuple[Entry, ...]) -> ClientSettings:
+        values: dict[str, Any] = {"always_allow_relaying": self.server.always_allow_relaying}
+        for entry in entries:
+            values.update(entry.values)
+        return ClientSettings(**values)
+
+    @cached_property
+    def relay_domains(self) -> DomainSet:
+        """relay-domain as a set: `domain in config.relay_domains` costs O(labels)."""
+        return DomainSet(self.server.relay_domain)
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The virtual MTAs that *name*, a virtual MTA or a pool, stands for; () if it is neither."""
+        if name in self.pools:
+            return self.pools[name].members
+        return (name,) if name in self.virtual_mtas else ()
+
+    def slots(self, workers: int) -> tuple[Slot, ...]:
+        """Which delivery slot owns which virtual MTAs and source addresses; the position in the tuple is the slot's number.
+
+        Some slots may own nothing: they need no process.  See `engine.config.slot.assign`.
+        """
+        return assign({name: tuple(host.network for host in vmta.source_hosts) for name, vmta in self.virtual_mtas.items()}, workers)
+
+
+def _merge_domain(entries: tuple[Entry, ...]) -> DomainSettings:
+    values: dict[str, Any] = {}
+    for entry in entries:
+        values.update(entry.values)
+    return DomainSettings(**values)
+
+

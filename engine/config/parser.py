@@ -1,0 +1,142 @@
+"""Lines of all files to one tree of sections: matches tags, takes in included files where they are named.  Knows nothing of what directives mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.config.lexer import Arguments, Line, Place, ValueProblem, lex
+from engine.config.problem import Problems
+from engine.config.snapshot import Snapshot, is_wild, resolve, text_of
+
+MAX_INCLUDE_DEPTH = 16
+MAX_LINES = 2_000_000  # of all files, an included one counted each time
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A directive as written."""
+
+    place: Place
+    name: str  # lower case
+    argument: str
+    argument_column: int
+
+    def place_of(self, offset: int) -> Place:
+        """The place *offset* characters into the argument."""
+        return Place(self.place.file, self.place.line, self.argument_column + offset)
+
+
+@dataclass(slots=True)
+class Section:
+    """A stanza as written; the outermost has the tag ""."""
+
+    place: Place
+    tag: str
+    argument: str
+    argument_column: int
+    statements: list[Statement] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+
+    def place_of(self, offset: int) -> Place:
+        return Place(self.place.file, self.place.line, self.argument_column + offset)
+
+
+def parse(snapshot: Snapshot, problems: Problems) -> Section:
+    """The tree of *snapshot*; what cannot be read is reported and left out."""
+    top = Section(Place(snapshot.main, 1, 1), "", "", 1)
+    _Parser(snapshot, problems).file(snapshot.main, top.place, [top], ())
+    return top
+
+
+class _Parser:
+    def __init__(self, snapshot: Snapshot, problems: Problems) -> None:
+        self.snapshot = snapshot
+        self.problems = problems
+        self.lines = 0
+
+    def file(self, name: str, place: Place, open_sections: list[Section], including: tuple[str, ...]) -> None:
+        """Adds the file *name*, included at *place*, to the innermost of *open_sections*."""
+        if name not in self.snapshot.files:
+            self.problems.error(place, f"cannot read {name}: {self.snapshot.failures.get(name, 'no such file')}")
+            return
+        if name in including:
+            self.problems.error(place, f"{name} includes itself: {' -> '.join((*including[including.index(name) :], name))}")
+            return
+        if len(including) >= MAX_INCLUDE_DEPTH:
+            self.problems.error(place, f"includes nested deeper than {MAX_INCLUDE_DEPTH}")
+            return
+        base = len(open_sections)
+        for line in lex(name, text_of(self.snapshot.files[name])):
+            self.lines += 1
+            if self.lines > MAX_LINES or self.problems.full:
+                if self.lines == MAX_LINES + 1:
+                    self.problems.error(line.place, f"more than {MAX_LINES} lines, with what is included several times")
+                break
+            match line.kind:
+                case "statement":
+                    self.statement(line, open_sections, (*including, name))
+                case "open":
+                    self.open(line.place, line.word, line.argument, line.argument_column, open_sections)
+                case "close":
+                    self.close(line, open_sections, base)
+                case "bad":
+                    self.problems.error(line.place, line.word)
+        for section in open_sections[base:]:
+            self.problems.error(section.place, f"<{section.tag}> is not closed: </{section.tag}> is missing")
+        del open_sections[base:]
+
+    def statement(self, line: Line, open_sections: list[Section], including: tuple[str, ...]) -> None:
+        current = open_sections[-1]
+        if line.word == "include":
+            self.include(line, open_sections, including)
+            return
+        argument = line.argument
+        if current.tag == "pattern-list" and argument.endswith("<pattern-list>"):  # a nested list may open behind its pattern
+            argument = argument.removesuffix("<pattern-list>").rstrip()
+            current.statements.append(Statement(line.place, line.word, argument, line.argument_column))
+            self.open(line.place, "pattern-list", "", line.argument_column, open_sections)
+            return
+        current.statements.append(Statement(line.place, line.word, argument, line.argument_column))
+
+    def open(self, place: Place, tag: str, argument: str, column: int, open_sections: list[Section]) -> None:
+        section = Section(place, tag, argument, column)
+        open_sections[-1].sections.append(section)
+        if len(open_sections) > 64:
+            self.problems.error(place, "stanzas nested too deeply")
+            open_sections.pop()
+        open_sections.append(section)
+
+    def close(self, line: Line, open_sections: list[Section], base: int) -> None:
+        for depth in range(len(open_sections) - 1, base - 1, -1):
+            if open_sections[depth].tag == line.word:
+                for section in open_sections[depth + 1 :]:
+                    self.problems.error(section.place, f"<{section.tag}> is not closed before </{line.word}> in line {line.place.line}")
+                del open_sections[depth:]
+                return
+        inner = open_sections[-1].tag if len(open_sections) > base else ""
+        self.problems.error(line.place, f"</{line.word}> closes nothing" + (f": <{inner}> is open" if inner else ""))
+
+    def include(self, line: Line, open_sections: list[Section], including: tuple[str, ...]) -> None:
+        arguments = Arguments(line.argument)
+        try:
+            argument = arguments.rest()
+        except ValueProblem as problem:
+            self.problems.error(Place(line.place.file, line.place.line, line.argument_column + problem.offset), problem.text)
+            return
+        if not argument:
+            self.problems.error(line.place, "include: the name of a file is missing")
+            return
+        if "://" in argument:
+            self.problems.error(line.place, "include: only files are read; fetch what an address holds to a file, so that a start never depends on another host")
+            return
+        pattern = resolve(line.place.file, argument)
+        if not is_wild(pattern):
+            self.file(pattern, line.place, open_sections, including)
+            return
+        if pattern in self.snapshot.failures:
+            self.problems.error(line.place, f"include {argument}: {self.snapshot.failures[pattern]}")
+        matches = self.snapshot.matches.get(pattern, [])
+        if not matches:
+            self.problems.warning(line.place, f"include: no file matches {pattern}")
+        for match in matches:
+            self.file(match, line.place, open_sections, including)

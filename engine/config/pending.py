@@ -1,0 +1,374 @@
+"""The directives of PowerMTA that do not work yet, each by name and type.
+
+One stops the start if starting without it would let in or send out what the operator forbade or relied on: `stops` says what that is.
+The value decides: `require-auth false` asks for nothing that we do not do.
+"""
+
+from __future__ import annotations
+
+from engine.config import values as v
+from engine.config.directive import Directive, ignored, later
+
+_DKIM = v.choice("simple", "relaxed")
+_DEPRECATED = "Deprecated by PowerMTA; has no effect."
+
+
+def _server() -> tuple[Directive, ...]:
+    return (
+        later("alias", v.words, stops="leave mail for the alias where it was addressed to"),
+        later("custom-dsn-from-header", v.text),
+        later("domain-key", v.domain_key),
+        later("domain-suffix", v.host_name),
+        later("dsn-failed-body-template-from", v.file),
+        later("dsn-failed-from-template", v.text),
+        later("dsn-failed-subject-template", v.text),
+        *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-pipelining", "has-verp", "log-blacklist")),
+        later("dummy-smtp-blacklist", v.file),
+        later("dummy-smtp-blacklist-bounce-method", v.name),
+        later("dummy-smtp-blacklist-bounce-percent", v.percent),
+        later("dummy-smtp-ip", v.address),
+        later("dummy-smtp-latency", v.number),
+        later("dummy-smtp-port", v.port_or_off, "0"),
+        later("dummy-smtp-update-stats", v.boolean),
+        later("edns-udp-length", v.number),
+        later("enable-signals", v.text, "false"),
+        later("host-id", v.number),
+        later("http-access", v.network_words),
+        later("http-api-key", v.secret),
+        later("http-csrf-protection", v.boolean),
+        later("http-default-max-items", v.count),
+        later("http-default-sort-order", v.choice("rcpt", "name", "size")),
+        *(later(f"http-log-{what}", v.boolean, "false") for what in ("data", "requests", "tls")),
+        later("http-mgmt-port", v.port_or_off, "0"),
+        ignored("http-mgmt-source", v.text, _DEPRECATED),
+        ignored("no-http-mgmt-source", v.text, _DEPRECATED),
+        later("http-redirect-to-https", v.boolean),
+        later("http-strict-transport-security-max-age", v.number),
+        *_tls_rows("http-tls-"),
+        later("include-headers-from", v.file, stops="send mail without these headers"),
+        later("invalid-virtual-mta-fallback", v.name, stops="send mail for unknown virtual MTAs from elsewhere"),
+        later("ip-connection-limit", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
+        later("mx-connection-limit", v.name_limit, stops="open more connections than this"),
+        later("log-auto-rotation", v.boolean, "false"),
+        later("log-file-world-readable", v.boolean, "false"),
+        later("log-rotate", v.number, "0"),
+        later("mailmerge-expands-undefined-variables", v.boolean),
+        later("max-memory-usage-percent", v.percent, "100"),
+        ignored("max-name-queries", v.number, "Look-ups are bounded by themselves."),
+        later("pickup", v.two_words),
+        later("pickup-remove-dot", v.boolean),
+        ignored("pickup-retry-interval", v.seconds, _DEPRECATED),
+        ignored("pmc-acct-min-free-space", v.size, "Belongs to PowerMTA's console."),
+        later("relay-debug", v.boolean, "false"),
+        later("smtp-await-slot", v.boolean, "false"),
+        later("smtp-ip", v.address),
+        later("smtp-port", v.port),
+        later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
+        *_tls_rows("smtp-server-tls-", ciphersuites="smtp-server-tls-v1.3-ciphersuites"),
+        later("smtp-server-tls-certificate", v.file_and_password),
+        later("spool-delete-corrupted", v.boolean, "false"),
+        later("spool-max-recipients", v.name, "auto"),
+        later("spool-min-free-space", v.number, "0"),
+        ignored("sync-msg-create", v.boolean, "Every message is on disk before its 250, whatever this says."),
+        ignored("sync-msg-update", v.boolean, "Every outcome is on disk before it is forgotten, whatever this says."),
+        *(ignored(f"thread-{what}", v.text, "There are no threads to set.") for what in ("max-priority", "min-priority", "reuse")),
+        later("total-max-file", v.number),
+        later("track-time-first-attempt", v.boolean, "false"),
+        later("use-proxy", v.names, '""', stops="send from our own addresses instead of the proxy's"),
+        ignored("volume-audit-api-key", v.secret, "Belongs to PowerMTA's licence."),
+    )
+
+
+def _tls_rows(prefix: str, *, ciphersuites: str = "", ca_and_dh: bool = True) -> tuple[Directive, ...]:
+    rows = [later(f"{prefix}allow-{version}", v.boolean) for version in ("tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3")]
+    rows.append(ignored(f"{prefix}allow-sslv3", v.boolean, "SSLv3 is never used."))
+    rows.append(later(f"{prefix}ciphers", v.text))
+    rows.append(later(ciphersuites or f"{prefix}tlsv1.3-ciphersuites", v.text))
+    rows.append(later(f"{prefix}ca-file", v.file))
+    if ca_and_dh:
+        rows.append(later(f"{prefix}dh-key-length", v.number))
+    return tuple(rows)
+
+
+def _source() -> tuple[Directive, ...]:
+    headers = ("x-dkim-options", "x-envid", "x-job")
+    return (
+        later("accept-invalid-recipients", v.boolean, "false"),
+        later("add-date-header", v.choice("no", "yes", "override"), "no"),
+        later("add-message-id-header", v.boolean, "false"),
+        later("allow-auth", v.boolean, "false"),
+        later("allow-chunking", v.boolean, "false"),
+        later("allow-mailmerge", v.boolean, "false"),
+        later("allow-smtputf8", v.boolean, "false"),
+        later("allow-starttls", v.boolean, "false"),
+        later("allow-unencrypted-plain-auth", v.boolean, "false"),
+        later("always-allow-api-submission", v.boolean, "false"),
+        later("auto-qualify-domain", v.boolean, "false"),
+        later("bcc", v.mail_address, stops="send no copies to this address"),
+        ignored("broken-auth-clients", v.text, _DEPRECATED),
+        later("check-dkim-inbound", v.boolean, "false"),
+        later("check-iprev-inbound", v.boolean, "false", stops="let in mail that this check refuses"),
+        later("check-spf-inbound", v.boolean, "false", stops="let in mail that this check refuses"),
+        later("check-spf-inbound-max-void-lookups", v.number),
+        *(ignored(f"check-{what}-inbound", v.boolean, "Sender ID is dead; nothing is checked.") for what in ("mfrom", "pra")),
+        ignored("check-spf-inbound-best-guess", v.boolean, "Sender ID is dead; nothing is checked."),
+        later("date-header-time", v.choice("reception", "delivery")),
+        later("disconnect-on-transient-error", v.boolean, "false"),
+        later("dsn-return-default", v.choice("headers", "full", "system"), "headers"),
+        later("jobid-header", v.name),
+        later("jobid-prefix", v.text),
+        later("log-tls", v.boolean, "false"),
+        later("pattern-list", v.name, stops="choose other virtual MTAs than the list does"),
+        later("process-x-dkim-key", v.boolean, "false", stops="send the private keys in these headers out to the world"),
+        *(later(f"process-{header}", v.boolean, "false") for header in headers),
+        later("process-x-schedule", v.boolean, "false", stops="send mail outside the times that it asks for"),
+        *(later(f"reject-{check}-check-{what}", v.boolean, "true") for check in ("iprev", "spf") for what in ("fail", "permerror", "temperror")),
+        later("remove-header", v.names, '""', stops="send these headers out"),
+        later("remove-received-headers", v.boolean, "false", stops="send these headers out"),
+        later("require-auth", v.boolean, "false", stops="let in mail from clients that did not authenticate"),
+        later("require-starttls-before-auth", v.boolean, "false", stops="leave passwords without the protection that this demands"),
+        *(later(f"retain-{header}", v.boolean) for header in ("x-dkim-key", "x-dkim-options", "x-job", "x-schedule")),
+        later("rewrite-list", v.name, stops="send mail from addresses that the list replaces"),
+        later("smtp-max-auth-failure-rate", v.rate, "unlimited"),
+        later("source-group", v.name, stops="let in more connections than the group allows"),
+        later("suppress-local-dsn", v.boolean, "false", stops="send DSNs that this forbids"),
+        later("suppression-lists", v.names, '""', stops="send mail to suppressed recipients"),
+        later("too-many-rcpts-fails-message", v.boolean, "false"),
+        *(later(f"trace-{check}-check", v.boolean, "false") for check in ("dkim", "iprev", "spf")),
+        later("verp-default", v.boolean, "false", stops="send mail without its VERP senders"),
+    )
+
+
+def _domain() -> tuple[Directive, ...]:
+    return (*_domain_limits(), *_domain_queue(), *_domain_delivery(), *_domain_dkim())
+
+
+def _domain_limits() -> tuple[Directive, ...]:
+    more = "send faster than this"
+    return (
+        later("backoff-max-connect-rate", v.rate, "unlimited"),
+        later("backoff-max-data-volume-rate", v.data_rate, "unlimited"),
+        later("backoff-max-msg-per-hour", v.limit, "unlimited"),
+        later("backoff-max-msg-rate", v.rate, "unlimited"),
+        later("backoff-max-smtp-out", v.limit),
+        later("max-cold-virtual-mta-msg", v.many("cold limits", v.rate_word)),
+        later("max-connect-rate", v.rate, "unlimited", stops=more),
+        later("max-data-volume-rate", v.data_rate, "unlimited", stops=more),
+        later("max-msg-per-hour", v.limit, "unlimited", stops=more),
+        later("max-msg-rate", v.rate, "unlimited", stops=more),
+        later("max-smtp-out-per-source-ip", v.limit, "unlimited", stops="open more connections than this"),
+        later("smtp-out-rampup-interval", v.seconds, "0", stops="open connections faster than this"),
+        *(later(f"source-ip-max-{what}-rate", v.network_rate, "0/0 unlimited", stops=more) for what in ("connect", "data-volume", "msg")),
+        later("source-ip-max-smtp-out", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
+    )
+
+
+def _domain_queue() -> tuple[Directive, ...]:
+    return (
+        ignored("add-gm-token", v.boolean, "Belongs to an old service."),
+        later("add-x-msys-api-header", v.text),
+        later("allow-cancel-during-transfer", v.boolean),
+        later("allow-priority-interruption", v.boolean, "no"),
+        later("allow-priority-interruption-during-transfer", v.boolean, "no"),
+        later("assume-delivery-upon-data-termination-timeout", v.boolean, "false"),
+        later("backoff-notify", v.mail_addresses, '""'),
+        later("backoff-reroute-to-virtual-mta", v.name_or_empty, '""', stops="send by another virtual MTA than this"),
+        later("backoff-retry-after", v.seconds_list),
+        later("backoff-to-normal-after", v.seconds_or_never, "never"),
+        later("backoff-to-normal-after-delivery", v.boolean, "false"),
+        later("backoff-upon-all-sources-disabled", v.boolean, "false"),
+        later("bcc-upon-delivery", v.mail_address, stops="send no copies to this address"),
+        later("bounce-address", v.mail_address, stops="send DSNs to others than this address"),
+        later("bounce-upon-pix-transfer-failure", v.boolean, "false"),
+        later("bounce-upon-transfer-failure", v.boolean, "false"),
+        later("deliver-local-dsn", v.boolean, "yes", stops="send DSNs that this forbids"),
+        ignored("delivery-priority", v.text, _DEPRECATED),
+        later("disable-acct-records", v.record_types, '""'),
+        later("disable-mx-rollup", v.boolean, "true"),
+        later("disabled-source-ip-notify", v.mail_addresses, '""'),
+        later("discard-as-bounce", v.boolean, "false"),
+        later("dsn-format", v.choice("standard", "plain-text"), "standard"),
+        later("max-events-recorded", v.number),
+        later("notify-of-delay-every", v.seconds_or_never, "never"),
+        later("queue-priority", v.percent),
+        later("queue-to", v.name_or_empty, '""', stops="send this mail by another queue"),
+        later("reenable-source-ip-after", v.seconds_or_never, "never"),
+        later("replace-smtp-421-service-response", v.boolean, "false"),
+        later("reroute-to-virtual-mta", v.name_or_empty, '""', stops="send by another virtual MTA than this"),
+        later("retry-upon-new-mail", v.boolean, "false"),
+        later("smtp-421-means-mx-unavailable", v.boolean),
+        later("smtp-553-means-invalid-mailbox", v.boolean),
+        later("smtp-pattern-list", v.name_or_empty, '""', stops="not heed what these patterns say of replies"),
+        later("sparkpost-ip-pool", v.text),
+        later("sparkpost-sandbox", v.boolean, "false"),
+        later("track-recipient-events", v.boolean, "false"),
+    )
+
+
+def _domain_delivery() -> tuple[Directive, ...]:
+    logs = ("commands", "connections", "data", "disabled-ips", "messages", "resolution", "tls", "transfer-failures")
+    return (
+        later("auth-password", v.secret, '""'),
+        later("auth-username", v.text, '""', stops="send without the authentication that the next hop expects"),
+        *(ignored(f"check-{what}-outbound", v.boolean, "Sender ID is dead; nothing is checked.") for what in ("mfrom", "pra")),
+        later("check-spf-outbound", v.boolean, "false", stops="send mail that this check holds back"),
+        later("command", v.text),
+        later("file-destination", v.text),
+        later("file-format", v.choice("newfile-plain", "newfile-pickup", "append-mbox")),
+        later("http-delivery-extra-headers", v.file),
+        later("http-delivery-url", v.text),
+        later("ignore-chunking", v.boolean, "true"),
+        later("ignore-dsn", v.boolean, "true"),
+        *(later(f"log-{what}", v.boolean, "false") for what in logs),
+        later("macro-variables-preserve-case", v.boolean),
+        later("pix-bug-workaround", v.boolean, "false"),
+        later("remove-header", v.names, '""', stops="send these headers out"),
+        later("require-starttls", v.boolean, "false", stops="send mail unencrypted that must not be"),
+        later("reuse-ssl-session", v.boolean, "false"),
+        later("smtp-client-certificate", v.file_and_password),
+        *_tls_rows("smtp-tls-", ca_and_dh=False),
+        later("use-dane", v.boolean, "false", stops="send without the verification that this demands"),
+        later("use-mta-sts", v.boolean, "false", stops="send without the verification that this demands"),
+        later("use-starttls", v.boolean, "false"),
+        later("use-unencrypted-plain-auth", v.boolean, "false"),
+    )
+
+
+def _domain_dkim() -> tuple[Directive, ...]:
+    rows = [ignored("dk-sign", v.boolean, "DomainKeys is dead; nothing is signed.")]
+    for prefix in ("dkim", "second-dkim"):
+        rows += [
+            later(f"{prefix}-add-body-limit", v.boolean, "false"),
+            later(f"{prefix}-add-timestamp", v.boolean, "false"),
+            later(f"{prefix}-algorithm", v.choice("rsa-sha1", "rsa-sha256")),
+            later(f"{prefix}-body-canon", _DKIM),
+            later(f"{prefix}-disallow-adding-headers", v.names, '""'),
+            later(f"{prefix}-expire-after", v.seconds_or_never, "never"),
+            later(f"{prefix}-headers", v.text, '""'),
+            later(f"{prefix}-headers-canon", _DKIM),
+            later(f"{prefix}-identity", v.name),
+            later(f"{prefix}-identity-fallback", v.name),
+            later(f"{prefix}-query-method", v.text),
+            later(f"{prefix}-sign", v.sign, "no", stops="send unsigned mail"),
+        ]
+    return tuple(rows)
+
+
+def _virtual_mta() -> tuple[Directive, ...]:
+    return (
+        later("auto-cold-virtual-mta", v.words),
+        *_pool(),
+        later("proxy-protocol", v.number),
+        later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
+        later("use-proxy", v.names, '""', stops="send from our own addresses instead of the proxy's"),
+    )
+
+
+def _pool() -> tuple[Directive, ...]:
+    return (
+        later("cold-virtual-mta", v.name),
+        later("domain-key", v.domain_key),
+        later("enable-signals", v.text, "false"),
+        later("include-headers-from", v.file, stops="send mail without these headers"),
+        later("max-smtp-data-volume-rate", v.data_rate, "unlimited", stops="send faster than this"),
+        later("max-smtp-msg-rate", v.rate, "unlimited", stops="send faster than this"),
+        later("rewrite-list", v.name, stops="send mail from addresses that the list replaces"),
+    )
+
+
+def _acct_file() -> tuple[Directive, ...]:
+    return (
+        later("count-moved-records", v.boolean, "false"),
+        later("delete-after", v.seconds_or_never, "never"),
+        later("http-webhook-ca-file", v.file),
+        later("http-webhook-certificate", v.file_and_password),
+        later("http-webhook-connect-timeout", v.seconds),
+        later("http-webhook-extra-headers", v.file),
+        later("http-webhook-io-timeout", v.seconds),
+        later("http-webhook-log-verbose", v.boolean, "false"),
+        later("http-webhook-max-interval", v.seconds),
+        later("http-webhook-transfer-encoding", v.name),
+        later("http-webhook-url", v.text),
+        later("map-header-to-field", v.words),
+        later("max-size", v.size, "unlimited"),
+        later("move-interval", v.seconds),
+        later("move-to", v.file),
+        later("privacy-policy", v.privacy, "retain", stops="write addresses that this masks"),
+        later("queue-filter", v.names),
+        later("retry-interval", v.seconds),
+        ignored("sync", v.boolean, "Records are always synced before the spool forgets them."),
+        later("user-string", v.text),
+        later("write-timeout", v.seconds),
+    )
+
+
+_processor = (
+    later("deliver-email", v.boolean),
+    later("deliver-matched-email", v.boolean),
+    later("deliver-unmatched-email", v.boolean),
+    later("forward-errors-to", v.mail_address),
+    later("forward-unmatched-to", v.mail_address),
+)
+
+PENDING: dict[str, tuple[Directive, ...]] = {
+    "": _server(),
+    "spool": (ignored("delete-file-holders", v.boolean, "There are no holder files."), later("priority", v.percent)),
+    "source": _source(),
+    "source-group": (later("max-smtp-in", v.limit), later("reserved-smtp-in", v.limit)),
+    "smtp-user": (
+        later("authentication-method", v.choice("password", "system", "certificate")),
+        later("password", v.secret),
+        later("source", v.name),
+        later("tls-certificate", v.file),
+    ),
+    "domain": _domain(),
+    "virtual-mta": _virtual_mta(),
+    "virtual-mta-pool": _pool(),
+    "acct-file": _acct_file(),
+    "pattern-list": (
+        later("header", v.header_pattern_action),
+        later("mail-from", v.pattern_action),
+        later("rcpt-to", v.pattern_action),
+        later("*", v.text),
+    ),
+    "smtp-pattern-list": (later("reply", v.pattern_action),),
+    "mx-rollup-list": (later("mx", v.words),),
+    "rewrite-list": (later("from-domain", v.two_words), later("mail-from", v.two_words)),
+    "address-list": (later("address", v.address_pattern), later("address-file", v.file), later("domain", v.domain_pattern_texts)),
+    "email-patterns": (later("body-pattern-file", v.file), later("log-match-info", v.boolean)),
+    "bounce-processor": _processor,
+    "feedback-loop-processor": _processor,
+    "aliases": (later("alias", v.words),),
+    "domain-key-list": (later("domain-key", v.domain_key),),
+    "dns": (
+        ignored("precached-domains-file", v.file, "The cache fills itself."),
+        ignored("precached-max-domains", v.number, "The cache fills itself."),
+        ignored("precached-refresh-interval", v.seconds, "The cache fills itself."),
+    ),
+    "smtp-listener": (
+        later("await-slot", v.boolean, "false"),
+        later("immediate-tls", v.boolean, "false", stops="speak without TLS on a port that promises it"),
+        *_tls_rows("tls-"),
+        later("tls-certificate", v.file_and_password),
+    ),
+    "proxy": (later("client", v.words), later("protocol-version", v.number), later("server", v.name)),
+    "vault": (later("access-token", v.secret), later("cache-ttl", v.seconds), later("server-url", v.text)),
+    "transmissions-api": (
+        later("api-key", v.secret),
+        *(later(f"log-{what}", v.boolean, "false") for what in ("data", "requests", "tls")),
+    ),
+    "transmissions-api-listener": (*_tls_rows("tls-"), later("tls-certificate", v.file_and_password)),
+    "signals": (
+        later("api-key", v.secret),
+        later("custom-message-id-header", v.name),
+        later("engagement-tracking", v.boolean),
+        later("log-verbose", v.boolean),
+        later("min-free-space", v.size),
+        later("privacy-policy", v.privacy),
+        later("process-x-sp-subaccount-id", v.boolean),
+        later("retain-x-sp-subaccount-id", v.boolean),
+        later("upload-url", v.text),
+    ),
+    "signals-filter": (later("sender-or-from", v.words),),
+    "bounce-category-patterns": (later("/", v.pattern_action),),
+}

@@ -1,0 +1,143 @@
+"""What each stanza may set, as frozen dataclasses: the fields are the directives that work, with type, default and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.config import values as v
+from engine.config.directive import directive, repeated
+from engine.config.pattern import AddressPattern, DomainPattern
+
+DEFAULT_VIRTUAL_MTA = "{default}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What stands outside every stanza."""
+
+    smtp_listener: tuple[v.ListenerSettings, ...] = repeated(v.listener, "Address and port to accept SMTP on; a CIDR means every local address in it.  0.0.0.0:25 if none is given.")
+    host_name: tuple[str, ...] = repeated(v.host_name, "Our names: the first one greets, for each of them we are the final destination.")
+    postmaster: tuple[str, ...] = repeated(v.mail_address, "Who reads mail to the local postmaster and abuse.")
+    log_file: str = directive(v.file, "", "The log.  Required.")
+    run_as_root: bool = directive(v.boolean, "true", "Whether workers keep root's rights; false: they become `user`.")
+    user: str = directive(v.name, "engine", "Whom workers become with run-as-root false.  Ours.")
+    name_server: tuple[tuple[str, int], ...] = repeated(v.address_port, "Recursive resolver; the system's if none is given.")
+    total_max_smtp_in: int = directive(v.count, "100", "Connections accepted at once, over all listeners.")
+    total_max_smtp_out: int = directive(v.count, "1200", "Connections open at once to other hosts, over all queues.")
+    relay_domain: tuple[DomainPattern, ...] = field(default=())  # texts until the macros are expanded: build fills it
+    relay_address: tuple[AddressPattern, ...] = repeated(v.address_pattern, "A recipient, or a /regex/ over recipients, that anyone may send to.")
+    always_allow_relaying: bool = directive(v.boolean, "false", "What <source> sections inherit.")
+    dsn_for_relayed_domain: bool = directive(v.boolean, "false", "Whether mail that only relay-domain or relay-address admitted gets DSNs.  Ours.")
+    smtp_source_host: tuple[v.SourceHost, ...] = repeated(
+        v.source_host, "Address to send from and its EHLO name, for virtual MTAs without their own.", aliases=(("smtp-source-ip", v.source_address),)
+    )
+    domain_precedence: str = directive(
+        v.choice("scope", "specific"), "scope", "Who wins: the narrower scope (virtual MTA over pool over global), or the more specific domain.  Ours."
+    )
+    listener_workers: int = directive(v.limit, "0", "Processes that accept mail; 0: by the number of cores.  Ours.")
+    delivery_workers: int = directive(v.limit, "0", "Processes that deliver mail; 0: by the number of cores.  Ours.")
+    shutdown_timeout_s: float = directive(v.positive_seconds, "60s", "How long a stop waits for what is in flight.  Ours.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings:
+    """One <spool> section: a directory of queued mail."""
+
+    path: str
+    deliver_only: bool = directive(v.boolean, "false", "Accept nothing new into it.")
+    min_free_space_bytes: int = directive(v.size, "0", "Accept nothing while the disk has less than this free.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """One <source> section: how we treat those who submit mail to us."""
+
+    smtp_service: bool = directive(v.boolean, "true", "false: greet with 521 and close.")
+    always_allow_relaying: bool = directive(v.boolean, "false", "Whether this client may send to anybody.")
+    default_virtual_mta: str = directive(v.name, DEFAULT_VIRTUAL_MTA, "Virtual MTA or pool for mail that names none.")
+    process_x_virtual_mta: bool = directive(v.boolean, "false", "Obey the header x-virtual-mta, and strip it.")
+    retain_x_virtual_mta: bool = directive(v.boolean, "false", "Keep the header x-virtual-mta.")
+    allow_empty_x_virtual_mta: bool = directive(v.boolean, "false", "An empty x-virtual-mta means {default}.")
+    add_x_virtual_mta_header: bool = directive(v.boolean, "false", "Add a header that names the virtual MTA.")
+    reject_invalid_virtual_mta: bool = directive(v.boolean, "true", "Refuse mail whose x-virtual-mta names nothing we know.")
+    max_message_size_bytes: int = directive(v.size, "unlimited", "Largest message (SIZE).")
+    max_rcpt_per_message: int = directive(v.limit, "0", "Most recipients of one message; 0: no limit.")
+    max_message_hops: int = directive(v.count, "100", "Most Received fields; more is a loop.")
+    add_received_header: bool = directive(v.boolean, "true", "Add our Received field.")
+    hide_message_source: bool = directive(v.boolean, "false", "Leave the client's name and address out of our Received field.")
+    smtp_data_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for more of a message.")
+    smtp_command_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for a command.")
+    log_connections: bool = directive(v.boolean, "false", "Log connections.")
+    log_commands: bool = directive(v.boolean, "false", "Log commands and replies.")
+    log_data: bool = directive(v.boolean, "false", "Log the bytes of messages.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainSettings:
+    """One <domain> section: how we treat one destination."""
+
+    max_smtp_out: int = directive(v.count, "20", "Connections open at once to this destination, per virtual MTA.")
+    max_msg_per_connection: int = directive(v.limit, "0", "Messages after which a connection is closed; 0: no limit.")
+    max_rcpt_per_message: int = directive(v.count, "1000", "Most recipients in one SMTP transaction.", aliases=("max-rcpt-per-transaction",))
+    max_errors_per_connection: int = directive(v.limit, "unlimited", "Refused recipients after which a connection is closed; 0: no limit.")
+    retry_after: tuple[float, ...] = directive(v.seconds_list, "10m", "Time from a queue's failure to its next attempt: one value per failure in a row, the last repeats.")
+    retry_recipients_after_s: float = directive(v.positive_seconds, "10m", "Time from a recipient's 4xx to its next attempt.")
+    retry_after_dns_error_s: float = directive(v.positive_seconds, "1m", "Time from a failed look-up to the next.")
+    bounce_after_s: float = directive(v.positive_seconds, "4d12h", "How old mail gets before it bounces.")
+    bounce_upon_no_mx: float | None = directive(v.no_mx, "false", "Bounce when there is no MX: at once (true), at this age, or only at bounce-after (false).")
+    bounce_upon_5xx_greeting: bool = directive(v.boolean, "true", "Whether a 5xx greeting bounces the mail.")
+    smtp_hosts: tuple[tuple[v.HostSpec, ...], ...] = directive(
+        v.smtp_hosts, "", "Next hops instead of the domain's MXs; , between equals, ; before the next preference.", aliases=("route",), empty=()
+    )
+    default_smtp_port: int = directive(v.port, "25", "Port of next hops that name none.")
+    mx_connection_attempts: int = directive(v.count, "10", "Hosts tried in one attempt.")
+    type: str = directive(v.choice("smtp", "discard", "pipe", "file", "http-delivery"), "smtp", "smtp, or discard: report as delivered and forget.  Others stop the start.")
+    connect_timeout_s: float = directive(v.positive_seconds, "2m", "How long a connection may take to open.")
+    smtp_greeting_timeout_s: float = directive(v.positive_seconds, "5m", "How long to wait for the greeting.")
+    smtp_multiple_line_response_timeout_s: float = directive(v.positive_seconds, "5m", "How long to wait for a whole reply.")
+    data_send_timeout_s: float = directive(v.positive_seconds, "3m", "How long a peer may take to accept a chunk of a message.")
+    smtp_data_termination_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for the reply to the final dot.")
+    connection_idle_timeout_s: float = directive(v.idle_seconds, "2s", "How long to keep a connection that has nothing to send.  PowerMTA: 0.")
+    ignore_8bitmime: bool = directive(v.boolean, "false", "Behave as if the peer had not offered 8BITMIME.")
+    ignore_pipelining: bool = directive(v.boolean, "false", "Behave as if the peer had not offered PIPELINING.")
+    allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMta:
+    """One <virtual-mta> section: a sending identity."""
+
+    name: str
+    source_hosts: tuple[v.SourceHost, ...] = repeated(
+        v.source_host, "Address or CIDR to send from and its EHLO name; several take turns.", name="smtp-source-host", aliases=(("smtp-source-ip", v.source_address),)
+    )
+    host_name: str = directive(v.host_name, "", "EHLO name where smtp-source-host gives none.")
+    max_smtp_out: int = directive(v.limit, "unlimited", "Connections over all queues of the virtual MTA; 0: no limit.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMtaPool:
+    """One <virtual-mta-pool> section: virtual MTAs that take turns."""
+
+    name: str
+    members: tuple[str, ...] = repeated(v.name, "A member; each gets its turn.", name="virtual-mta")
+    max_smtp_out: int = directive(v.limit, "unlimited", "max-smtp-out of each member that sets none itself.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcctFileSettings:
+    """One <acct-file> section: where accounting records go."""
+
+    path: str
+    records: tuple[str, ...] = directive(v.record_types, "d,b", "Which types of record: d, b, t, tq.")
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # record-fields, per type; absent: all
+    iso_times: bool = directive(v.boolean, "yes", "Times as 2026-01-31 12:00:00+0000; no: Unix seconds.")
+    world_readable: bool = directive(v.boolean, "no", "Whether everybody may read the file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerStanza:
+    """One <smtp-listener> section: what smtp-listener says, in a stanza."""
+
+    source: str = directive(v.name, "", "A <source> to apply to its clients.")

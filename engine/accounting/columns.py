@@ -93,31 +93,26 @@ def unix_time(ms: int) -> str:
     return str(ms // 1000) if ms else ""
 
 
-def canonical(field: str) -> str | None:
-    """The name of *field* as the header line shows it (any case is taken), or None if no record ever has it."""
-    name = field.strip()
-    if name.lower().startswith(("header_", "arf_")):
-        return name
-    return _CANONICAL.get(name.lower())
+def known(field: str) -> bool:
+    """Whether some record may have *field*, in any case of letters."""
+    return field.lower().startswith(("header_", "arf_")) or field.lower() in _CANONICAL
 
 
 def select(record_type: str, requested: Iterable[str]) -> tuple[str, ...]:
     """The fields of *record_type* that record-fields *requested* asks for, `type` first: names, `*` for the default ones, `!name` to leave one out.
 
-    Nothing requested, or only names left out, starts from the default ones.  ValueError names a field that does not exist.
+    Nothing requested, or only names left out, starts from the default ones.  A name that is not `known` is a column that stays blank.
     """
     words = [word.strip() for word in requested]
     chosen: dict[str, None] = {"type": None}
     if all(word.startswith("!") for word in words):
         words.insert(0, "*")
     for word in words:
+        name = word.removeprefix("!")
+        name = _CANONICAL.get(name.lower(), name)
         if word == "*":
             chosen.update(dict.fromkeys(DEFAULT_FIELDS[record_type]))
-            continue
-        name = canonical(word.removeprefix("!"))
-        if name is None:
-            raise ValueError(f"record-fields {record_type}: there is no field {word.removeprefix('!')}")
-        if not word.startswith("!"):
+        elif not word.startswith("!"):
             chosen[name] = None
         elif name != "type":
             chosen.pop(name, None)

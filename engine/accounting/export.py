@@ -26,14 +26,13 @@ GATHER_S = 0.05  # how long records may wait for company
 POLL_S = 0.5  # how long we believe that silence means an empty outbox
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
-MARK = ""  # the position under this name is the number of the last row exported: rows up to it may still lie in the outbox
 
 
 T = TypeVar("T")
 
 
 class Outbox(Protocol):
-    """What is read: a SpoolReader."""
+    """What is read: a SpoolReader, whose outbox has no row that was exported, though it may not be deleted yet."""
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, bytes]]: ...
     def positions(self) -> Mapping[str, bytes]: ...
@@ -66,10 +65,19 @@ class Target:
 class Exporter:
     """Drains the outbox into *targets* until `drain`; each row leaves it once all its lines are on disk.
 
-    *executor* does what waits for the disk; *today* names new files (`2026-11-24`).
+    *executor* does what waits for the disk; *today* names new files (`2026-11-24`); *news* is set by whoever hears of new rows.
     """
 
-    def __init__(self, targets: Sequence[Target], outbox: Outbox, link: Link, log: Log, executor: Executor, today: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        outbox: Outbox,
+        link: Link,
+        log: Log,
+        executor: Executor,
+        today: Callable[[], str],
+        news: asyncio.Event,
+    ) -> None:
         self._targets = targets
         self._outbox = outbox
         self._link = link
@@ -78,17 +86,13 @@ class Exporter:
         self._today = today
         self._written = 0  # number of the last row that lies synced in every file that wants it
         self._known: dict[str, Position] = {}  # by target, where its file ends with that row: never with a later one
-        self._news = asyncio.Event()
+        self._news = news
         self._draining = asyncio.Event()
 
     @property
     def written(self) -> int:
         """Number of the last row that lies synced in its files."""
         return self._written
-
-    def wake(self) -> None:
-        """There are new rows."""
-        self._news.set()
 
     def drain(self) -> None:
         """Export what the outbox holds, then let `run` return; a file that cannot be written is not waited for."""
@@ -98,7 +102,6 @@ class Exporter:
     async def run(self) -> None:
         """Recover every file, then export until drained.  Returns early, with rows left, only while draining."""
         positions = self._outbox.positions()
-        self._written = int(positions.get(MARK, b"0"))
         for target in self._targets:
             if not await self._until_done(target, partial(self._recover, target, positions.get(target.name))):
                 return
@@ -190,7 +193,6 @@ class Exporter:
         """None once an Exported with all that we know is durable, else why the spool refused it."""
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         positions = {name: encode_position(position) for name, position in self._known.items()}
-        positions[MARK] = b"%d" % self._written
         self._link.submit(Exported(self._written, positions), lambda reason: None if answer.done() else answer.set_result(reason))
         return await answer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engine.accounting.columns import Columns, getters, select, union
+from engine.accounting.columns import DEFAULT_FIELDS, Columns, getters, select, union
 from engine.mail.record import QueueRecord, Record
 
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "?")
@@ -29,11 +29,11 @@ class Layout:
     __slots__ = ("_columns", "header", "types")
 
     def __init__(self, types: Sequence[str], fields: Mapping[str, Sequence[str]], *, iso_times: bool = True, user_string: str = "") -> None:
-        """*types* in the order of `records`; *fields* as record-fields gives them, by type.  ValueError names a field that does not exist."""
+        """*types* in the order of `records`, those that we write at all; *fields* as record-fields gives them, by type."""
         extra = ("userString",) if user_string else ()
-        selections = {kind: union((select(kind, fields.get(kind, ())), extra)) for kind in types}
+        selections = {kind: union((select(kind, fields.get(kind, ())), extra)) for kind in types if kind in DEFAULT_FIELDS}
         names = union(selections.values())
-        self.types = tuple(types)
+        self.types = tuple(selections)
         self.header = csv_line(names)
         self._columns: dict[str, Columns] = {
             kind: getters(kind, names, selection, iso_times=iso_times, user_string=user_string) for kind, selection in selections.items()

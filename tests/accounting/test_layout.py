@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.accounting.columns import DEFAULT_FIELDS, iso_time, select, union, unix_time
+from engine.accounting.columns import DEFAULT_FIELDS, iso_time, known, select, union, unix_time
 from engine.accounting.layout import Layout, csv_line
 from engine.mail.record import QueueRecord, RecipientRecord, decode, encode
 
@@ -119,9 +119,14 @@ def test_record_fields(requested: tuple[str, ...], fields: tuple[str, ...]) -> N
     assert select("d", requested) == fields
 
 
-def test_a_field_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match="record-fields d: there is no field recipient"):
-        select("d", ("recipient",))
+def test_a_field_that_does_not_exist_stays_blank() -> None:
+    layout = Layout(("d",), {"d": ("recipient", "rcpt")})
+    assert layout.header == b"type,recipient,rcpt\r\n" and layout.line(recipient()) == b"d,,user@example.org\r\n"
+    assert not known("recipient") and known("RCPT") and known("dlvTlsCipher") and known("header_From")
+
+
+def test_types_that_are_not_written_yet_have_no_columns() -> None:
+    assert Layout(("d", "f"), {"d": ("rcpt",)}).header == b"type,rcpt\r\n"
 
 
 def test_union_keeps_the_first_order() -> None:

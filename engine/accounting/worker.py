@@ -1,0 +1,104 @@
+"""The accounting process: its loop from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from engine.accounting.columns import known
+from engine.accounting.export import Exporter, Target
+from engine.accounting.journal import FILE_MODE, Journal
+from engine.accounting.layout import Layout
+from engine.drain import watch
+from engine.log import EventLog, escape
+from engine.process import Birth
+from engine.spool import SpoolLink, SpoolReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.config.model import Config
+    from engine.config.settings import AcctFileSettings
+
+WORLD_READABLE_MODE = 0o644
+
+
+def run(birth: Birth, config: Config) -> int:
+    """Export records until SIGTERM has been obeyed; the exit status.  SpoolError if the spool process does not answer."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(birth, config))
+
+
+async def _serve(birth: Birth, config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    log = EventLog(birth.log_path, birth.name)
+    targets = make_targets(config.acct_files, log)
+    lost: asyncio.Future[Exception] = loop.create_future()
+    news = asyncio.Event()
+    link = await SpoolLink.connect(
+        birth.spool_socket,
+        role="accounting",
+        index=birth.index,
+        on_announce=lambda numbers, stamp_ms: news.set(),
+        on_lost=lambda error: None if lost.done() else lost.set_result(error),
+    )
+    try:
+        reader = SpoolReader(birth.spool_path)
+        with ThreadPoolExecutor(1, "disk") as executor:
+            exporter = Exporter(targets, reader, link, log, executor, today, news)
+            exporting = asyncio.ensure_future(exporter.run())
+
+            def stop() -> None:
+                exporting.cancel()
+
+            watch(loop, birth, exporter.drain, stop)
+            log.event("started", f"pid={os.getpid()} files={len(targets)}")
+            log.flush()
+            ends: set[asyncio.Future[Any]] = {exporting, lost}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return _ended(exporting, lost, exporter, log)
+    finally:
+        link.close()
+        for target in targets:
+            target.journal.close()
+        log.close()
+
+
+def _ended(exporting: asyncio.Task[None], lost: asyncio.Future[Exception], exporter: Exporter, log: EventLog) -> int:
+    if lost.done():
+        exporting.cancel()
+        log.event("failed", f"spool process lost: {escape(str(lost.result()))}")
+        return os.EX_TEMPFAIL
+    if exporting.cancelled():
+        log.event("stopped", f"at row {exporter.written}; the next start goes on there")
+        return os.EX_OK
+    exporting.result()
+    log.event("stopped", f"drained at row {exporter.written}")
+    return os.EX_OK
+
+
+def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog) -> list[Target]:
+    """A target for each acct-file; the same path twice gets two files, told apart by their sequence."""
+    targets: dict[str, Target] = {}
+    for settings in acct_files:
+        layout = Layout(settings.records, settings.fields, iso_times=settings.iso_times)
+        for kind, fields in settings.fields.items():
+            for field in fields:
+                if field != "*" and not known(field.removeprefix("!")):
+                    log.event("accounting", f"{escape(settings.path)}: record-fields {kind}: nothing is known of {escape(field)}; it stays blank")
+        journal = Journal(settings.path, layout.header, mode=WORLD_READABLE_MODE if settings.world_readable else FILE_MODE)
+        name = settings.path
+        while name in targets:
+            name += "'"
+        targets[name] = Target(name, layout, journal)
+    return list(targets.values())
+
+
+def today() -> str:
+    """The local date as file names have it: `2026-11-24`."""
+    return time.strftime("%Y-%m-%d")

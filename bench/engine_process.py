@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ _DEFAULTS = (
     (r"^\s*smtp-listener\b", "smtp-listener 127.0.0.1:@port@\n"),
     (r"^\s*host-name\b", "host-name engine.example\n"),
     (r"^\s*postmaster\b", "postmaster postmaster@engine.example\n"),
-    (r"^\s*run-as-root\b", "run-as-root yes\n" if os.geteuid() == 0 else ""),
+    (r"^\s*user\b", "user nobody\n" if os.geteuid() == 0 else ""),
     (r"^\s*<source\b", "<source 127.0.0.0/8>\n    always-allow-relaying yes\n    process-x-virtual-mta yes\n</source>\n"),
     (r"^\s*<spool\b", "<spool @dir@/spool>\n</spool>\n"),
     (r"^\s*log-file\b", "log-file @dir@/log\n"),
@@ -54,6 +55,8 @@ class EngineProcess:
         self._abandoned: list[Measured] = []  # starts whose supervisor was killed: survivors may still run
         self._ports: dict[str, int] = {}
         self.directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "nobody")  # its workers, who are not root, write here
         self.configure(conf_text)
 
     def configure(self, conf_text: str) -> None:

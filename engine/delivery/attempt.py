@@ -76,7 +76,7 @@ def peer_of(route: Route) -> Peer:
 async def _open(owner: Owner, queue: Queue, route: Route, reachability: Reachability, clock_s: Callable[[], float]) -> Connection | Failed:
     loop = asyncio.get_running_loop()
     settings = queue.settings
-    wait_s = PROBE_AFTER * delay_ms(settings.retry_after_s, queue.failures + 1) / 1000
+    wait_s = PROBE_AFTER * delay_ms(settings.retry_after, queue.failures + 1) / 1000
     connection = None
     sock = None
     sent_out = False  # a failure before says nothing of the peer

@@ -119,7 +119,7 @@ class Slot:
         elif queue.settings.type == "discard":
             self._discard(queue, now_ms)
         else:
-            while queue.window and (connection := self._pool.take_of(queue)) is not None:
+            while queue.window and not self.settler.full and (connection := self._pool.take_of(queue)) is not None:
                 self._send_next(connection, now_ms)
             while queue.window and self.scheduler.may_connect(queue, now_ms) is None:
                 if not self._connect(queue, now_ms):
@@ -226,6 +226,7 @@ class Slot:
         """See `connection.Owner`."""
         self._connections.add(connection)
         self.scheduler.connected(connection.queue)
+        self.plan()
 
     def idle(self, connection: Connection) -> None:
         """See `connection.Owner`."""
@@ -280,11 +281,11 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, wall_ms()
-        if connection.transactions and lost.stage is Stage.MAIL and not any(lost.outcomes):
+        if connection.transactions and lost.stage is Stage.MAIL and not any(lost.replies):
             self.scheduler.give_back(queue, transaction.rows)  # the connection went stale while it was idle: nothing was tried
             return
         results = []
-        for row, outcome in zip(transaction.rows, lost.outcomes, strict=True):
+        for row, outcome in zip(transaction.rows, lost.replies, strict=True):
             if outcome is None:
                 results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms))
             elif judge(outcome.stage.name, outcome.reply, False).fate is Fate.BOUNCE:
@@ -301,7 +302,8 @@ class Slot:
             if message is not None:
                 results = [Result(row, "d", "2.0.0", "x-engine;discarded") for row in transaction.rows]
                 self.settler.settle(queue, transaction.message, message, results, Peer(size_bytes=_size_bytes(message)), now_ms)
-        self.plan()
+        if queue.window:
+            self.plan()
 
 
 def _under_way(connection: Connection) -> tuple[Transaction, Message]:

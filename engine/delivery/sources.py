@@ -9,7 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.config.model import Config, SourceHost
+from engine.config.model import Config
+from engine.config.values import SourceHost
 
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux: reserve no port at bind, so that the limit on ports holds per destination
 

@@ -42,6 +42,7 @@ class _Worker:
         self._birth = birth
         self._config = config
         self._log = EventLog(birth.log_path, birth.name)
+        self._slot: Slot | None = None
         self._drained = asyncio.Event()
         self._deadline_s = 0.0  # of draining
         self._stopped = False
@@ -56,6 +57,15 @@ class _Worker:
         everybodys = frozenset(vmta for slot in slots for vmta in slot.virtual_mtas)
         fallback = birth.index == 0  # of queues whose virtual MTA is gone
 
+        link = await SpoolLink.connect(
+            birth.spool_socket,
+            role="delivery",
+            index=birth.index,
+            virtual_mtas=sorted(ours),
+            fallback=fallback,
+            on_announce=self._announced,
+            on_lost=self._spool_lost,
+        )
         reader = SpoolReader(birth.spool_path)
         resolver = Resolver(config.server.name_server or system_servers())
         scheduler = Scheduler(config.domain, lambda vmta: config.virtual_mtas[vmta].max_smtp_out if vmta in config.virtual_mtas else 0)
@@ -66,16 +76,6 @@ class _Worker:
             Sources(config, local_addresses()),
             process.outgoing(birth, config.server.total_max_smtp_out),
             self._log,
-        )
-        self._slot = slot
-        link = await SpoolLink.connect(
-            birth.spool_socket,
-            role="delivery",
-            index=birth.index,
-            virtual_mtas=sorted(ours),
-            fallback=fallback,
-            on_announce=self._announced,
-            on_lost=self._spool_lost,
         )
         writer = SegmentWriter(Path(birth.spool_path) / "bodies", link)
         reporter = Reporter(config.server.host_name[0], link, reader, writer)
@@ -89,6 +89,7 @@ class _Worker:
             lambda vmta: vmta in ours or (fallback and vmta not in everybodys),
             link.stamp_ms,
         )
+        self._slot = slot
         drain.watch(loop, birth, self._drain, self._stop)
         self._log.event("started", f"virtual MTAs: {', '.join(sorted(ours))}")
         gc.collect()
@@ -119,12 +120,14 @@ class _Worker:
         slot.stop("the engine stops")
 
     def _announced(self, numbers: list[int], stamp_ms: int) -> None:
-        self._slot.backlog.announced(numbers, stamp_ms)
-        self._slot.plan()
+        if self._slot is not None:  # before, the search at start will find them
+            self._slot.backlog.announced(numbers, stamp_ms)
+            self._slot.plan()
 
     def _drain(self) -> None:
         self._deadline_s = monotonic_s() + self._config.server.shutdown_timeout_s
-        self._slot.drain()
+        if self._slot is not None:
+            self._slot.drain()
         self._drained.set()
 
     def _stop(self) -> None:

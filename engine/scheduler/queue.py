@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from engine.config.model import DomainSettings
+from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
 
 

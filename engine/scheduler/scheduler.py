@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from engine.config.model import DomainSettings
+from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
 from engine.scheduler.queue import Doom, Queue, Row, Transaction, Wait, due_ms
 from engine.scheduler.retry import delay_ms, expiry_ms
@@ -311,7 +311,7 @@ class Scheduler:
     def connect_failed(self, queue: Queue, now_ms: int, why: str, wait_s: float | None = None) -> None:
         """No MX could be found, reached or greeted: one event for the whole queue, which waits retry-after (or *wait_s*)."""
         queue.failures += 1
-        delay = delay_ms(queue.settings.retry_after_s, queue.failures) if wait_s is None else int(wait_s * 1000)
+        delay = delay_ms(queue.settings.retry_after, queue.failures) if wait_s is None else int(wait_s * 1000)
         self._not_connecting(queue)
         if queue.open == 1:  # its last: others that work are no reason to wait
             queue.hold_until_ms = now_ms + delay

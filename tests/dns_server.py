@@ -5,7 +5,8 @@ A zone maps a name to its records by type, all as in a zone file; names are abso
     {"*.example": {"MX": ["10 mx.example"]}, "mx.example": {"A": ["127.0.0.21"], "TTL": ["60"]}, "slow.example": {"!": ["delay 0.5"]}}
 
 `!` holds behaviours: servfail, refused, nxdomain, silence, garbage, wrong-id, wrong-question, truncate (over UDP), empty-truncate (over TCP too),
-hang-up (over TCP), no-edns (FORMERR to EDNS), no-soa, referral, no-chase (a CNAME without its target), delay SECONDS, and hold (until `release`).
+hang-up (over TCP), no-edns (FORMERR to EDNS), no-soa, referral, no-chase (a CNAME without its target), lie-first (three
+lies before the truth), delay SECONDS, and hold (until `release`).
 
 By itself: `python -m tests.dns_server --listen 127.0.0.1:5353 --zone FILE`, FILE with lines `name type value` and `name ! behaviour`.
 """
@@ -16,6 +17,7 @@ import argparse
 import socket
 import socketserver
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,14 +41,14 @@ _NEGATIVE_TTL_S = 60
 class DnsServer:
     """Serves *zone* until `close`, in threads of its own; a context manager.  *queries*: every (name, type, "udp" | "tcp") heard, in order.
 
-    *zone* may be changed while it runs: it is read for each query (call `forget` then; plain answers are remembered to be cheap).
+    *zone* may be changed while it runs; call `forget` then: plain answers are remembered, so that a bench can afford this server.
     """
 
     def __init__(self, zone: Zone, address: str = "127.0.0.1", port: int = 0, *, ttl_s: int = 300) -> None:
         self.zone = zone
         self.ttl_s = ttl_s
-        self.queries: list[tuple[str, str, str]] = []
-        self._remembered: dict[bytes, bytes] = {}
+        self.queries: deque[tuple[str, str, str]] = deque(maxlen=1_000_000)
+        self._remembered: dict[bytes, tuple[bytes, tuple[str, str, str]]] = {}  # question -> answer, what to note; both without the id
         self._held: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._udp, self._tcp = _bind(address, port, self)
@@ -97,7 +99,9 @@ class DnsServer:
         """Answer the query in *wire* through *send*, now, later or never."""
         remembered = self._remembered.get(wire[2:])
         if remembered is not None and transport == "udp":
-            send(wire[:2] + remembered)
+            answer, noted = remembered
+            self.queries.append(noted)
+            send(wire[:2] + answer)
             return
         try:
             query = dns.message.from_wire(wire)
@@ -110,22 +114,25 @@ class DnsServer:
         self.queries.append((name, kind, transport))
         behaviours = (self._find(name) or {}).get("!", [])
         reply = self._reply(query, name, behaviours)
-        answer = _distort(reply, behaviours, transport)
-        if answer is None:
+        distorted = _distort(reply, behaviours, transport)
+        if distorted is None:
             return
-        if not behaviours and len(self._remembered) < 100_000 and len(answer) < 1_200:
-            self._remembered[wire[2:]] = answer[2:]
+        if not behaviours and len(self._remembered) < 100_000 and transport == "udp":
+            self._remembered[wire[2:]] = distorted[2:], (name, kind, transport)
+        if "lie-first" in behaviours:
+            for lie in ("garbage", "wrong-id", "wrong-question"):
+                send(_distort(self._reply(query, name, behaviours), [lie], transport) or b"")
         delay_s = next((float(behaviour.split()[1]) for behaviour in behaviours if behaviour.startswith("delay ")), 0.0)
         if "hold" in behaviours:
             with self._changed:
-                self._held.append(lambda: send(answer))
+                self._held.append(lambda: send(distorted))
                 self._changed.notify_all()
         elif delay_s:
-            timer = threading.Timer(delay_s, send, (answer,))
+            timer = threading.Timer(delay_s, send, (distorted,))
             timer.daemon = True
             timer.start()
         else:
-            send(answer)
+            send(distorted)
 
     def _find(self, name: str) -> Mapping[str, list[str]] | None:
         if name in self.zone:

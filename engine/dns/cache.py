@@ -13,7 +13,7 @@ V = TypeVar("V")
 MIN_TTL_S = 5.0  # a burst of connections costs one look-up even where the owner grants nothing
 MAX_TTL_S = 86_400.0
 MAX_NEGATIVE_TTL_S = 3_600.0  # RFC 2308 section 5 advises one to three hours
-FAILURE_TTL_S = 5.0  # RFC 9520 section 3.2: failures are remembered too, briefly
+FAILURE_TTL_S = 10.0  # RFC 9520 section 3.2: failures are remembered too, briefly
 STALE_S = 3_600.0  # how long past its end a positive answer may stand in for a failure (RFC 8767)
 STALE_TTL_S = 30.0  # and how long until the servers are asked again (RFC 8767 section 5)
 

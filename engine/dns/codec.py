@@ -228,8 +228,10 @@ class _Names:
         while length := wire[position]:
             if length >= 0xC0:
                 target = (length & 0x3F) << 8 | wire[position + 1]
-                if target >= offset or not pointers_left:
-                    raise MalformedMessage("compression pointer that does not point backwards, or too many of them")
+                if target >= offset:
+                    raise MalformedMessage("compression pointer does not point backwards")
+                if not pointers_left:
+                    raise MalformedMessage("too many compression pointers in one name")
                 tail, _, more = self._read(target, pointers_left - 1)
                 if tail:
                     labels.append(tail)

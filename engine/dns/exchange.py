@@ -7,8 +7,10 @@ question (RFC 5452).  A socket is replaced after a while: its port does not stay
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 import socket
+import struct
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
@@ -24,7 +26,13 @@ _DATAGRAM_BYTES = 4_096
 _DATAGRAMS_AT_ONCE = 64  # then other work gets its turn
 _TCP_TIMEOUTS = 2  # TCP needs more round trips than UDP
 
-_unpredictable = random.SystemRandom()
+
+def _unpredictable_ids() -> Iterator[int]:
+    while True:
+        yield from struct.unpack("!256H", os.urandom(512))  # in bulk: each call of the kernel costs more than a query's other work
+
+
+_ids = _unpredictable_ids()
 
 
 class _Asked:
@@ -93,10 +101,10 @@ class NameServer:
             udp = _UdpSocket(self.address, self.port)
             self._sockets.append(udp)
             return udp
-        return _unpredictable.choice(self._sockets)
+        return self._sockets[next(_ids) % len(self._sockets)]
 
     async def _ask_tcp(self, question: Question, timeout_s: float, edns: bool) -> Response:
-        message_id = _unpredictable.getrandbits(16)
+        message_id = next(_ids)
         query = codec.build_query(message_id, question, edns=edns)
         async with asyncio.timeout(timeout_s), self._tcp_free:
             reader, writer = await asyncio.open_connection(self.address, self.port)
@@ -134,9 +142,9 @@ class _UdpSocket:
 
     def send(self, question: Question, *, edns: bool) -> tuple[int, _Asked]:
         """(id, what to wait for); raises BadName, OSError."""
-        message_id = _unpredictable.getrandbits(16)
+        message_id = next(_ids)
         while message_id in self._asked:
-            message_id = _unpredictable.getrandbits(16)
+            message_id = next(_ids)
         query = codec.build_query(message_id, question, edns=edns)
         try:
             self._socket.send(query)

@@ -32,6 +32,12 @@ class OpenFailure(Exception):
 class Owner(Protocol):
     """Who decides: the delivery slot."""
 
+    def watch(self, connection: Connection) -> None:
+        """The socket is connected: `check` must be called until `unwatch`."""
+
+    def unwatch(self, connection: Connection) -> None:
+        """The connection is gone, opened or not."""
+
     def opened(self, connection: Connection) -> None:
         """It greeted us; the connection waits for its first transaction."""
 
@@ -57,7 +63,7 @@ class Owner(Protocol):
         """The connection, which had been opened, is gone; always the last call."""
 
 
-class _Life(Enum):
+class _State(Enum):
     OPENING = auto()
     OPEN = auto()
     CLOSED = auto()
@@ -80,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.now_s = now_s  # monotonic, of the slot's last look at it: good enough for timeouts of seconds
         self.deadline_s = now_s + settings.smtp_greeting_timeout_s
         self.is_idle = False
-        self._life = _Life.OPENING
+        self._state = _State.OPENING
         self._transport: asyncio.Transport | None = None
         self._chunks: Iterator[bytes] | None = None  # what is still to be sent of a large body
         self._may_write = True
@@ -135,6 +141,7 @@ class Connection(asyncio.Protocol):
         """The socket is connected, and the greeting awaited."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self.owner.watch(self)
 
     def data_received(self, data: bytes) -> None:
         """Replies, whole or in part."""
@@ -189,15 +196,14 @@ class Connection(asyncio.Protocol):
     # --- inside -----------------------------------------------------------------------------------------------------------------------
 
     def _opened(self) -> None:
-        self._life = _Life.OPEN
+        self._state = _State.OPEN
         self.owner.opened(self)
         if not self.opening.done():
             self.opening.set_result(None)
 
     def _refused(self, event: Refused) -> None:
         why = f"{event.stage.name} was answered {event.reply.text}"
-        if self._life is _Life.OPENING and not self.opening.done():
-            self._life = _Life.CLOSED
+        if self._state is _State.OPENING and not self.opening.done():
             self.opening.set_exception(OpenFailure(why, event.stage, event.reply))
         self.abort(why)
 
@@ -262,12 +268,13 @@ class Connection(asyncio.Protocol):
         self.deadline_s = self.now_s + timeout_s
 
     def _gone(self, why: str) -> None:
-        life, self._life = self._life, _Life.CLOSED
+        state, self._state = self._state, _State.CLOSED
         self._chunks = None
-        if life is _Life.OPENING:
+        self.owner.unwatch(self)
+        if state is _State.OPENING:
             if not self.opening.done():
                 self.opening.set_exception(OpenFailure(why, self.client.stage))
-        elif life is _Life.OPEN:
+        elif state is _State.OPEN:
             if self.transaction is not None:
                 self.owner.lost(self, self.client.lost(), why)
                 self.transaction = None

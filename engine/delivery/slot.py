@@ -222,9 +222,16 @@ class Slot:
         transaction, _ = _under_way(connection)
         self.settler.put_aside(transaction.queue, transaction.message, transaction.rows, f"its body cannot be read ({error})", wall_ms())
 
-    def opened(self, connection: Connection) -> None:
+    def watch(self, connection: Connection) -> None:
         """See `connection.Owner`."""
         self._connections.add(connection)
+
+    def unwatch(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
+        self._connections.discard(connection)
+
+    def opened(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
         self.scheduler.connected(connection.queue)
         self.plan()
 
@@ -243,7 +250,6 @@ class Slot:
     def closed(self, connection: Connection) -> None:
         """See `connection.Owner`."""
         self._pool.discard(connection)
-        self._connections.discard(connection)
         self._total_out.give()
         self.scheduler.closed(connection.queue)
         self.plan()

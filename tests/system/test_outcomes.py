@@ -6,6 +6,7 @@ import smtplib
 
 import pytest
 
+from tests.sinks.session import Hangup, Session
 from tests.sinks.sink import Sink
 from tests.system.conftest import MakeEngine
 from tests.system.engine import Engine, eventually
@@ -133,13 +134,27 @@ def test_8bit_content_goes_unchanged_to_a_peer_without_8bitmime(make_engine: Mak
         assert "BODY" not in sink.messages[0].mail_parameters
 
 
-def test_a_dead_idle_connection_costs_no_attempt(make_engine: MakeEngine) -> None:
-    """The peer closes after the first message, while the connection idles: the second is not deferred for it."""
-    with Sink("accept-all") as sink:
+class GoesStale(Session):
+    """Serves one transaction a connection, and hangs up at the next MAIL, as a peer that has given up on an idle connection."""
+
+    name = "goes-stale"
+    transactions = 0
+
+    def answer(self, stage: str, argument: str) -> bytes:
+        """See Session."""
+        if stage == "mail":
+            self.transactions += 1
+            if self.transactions > 1:
+                raise Hangup
+        return super().answer(stage, argument)
+
+
+def test_a_stale_idle_connection_costs_no_attempt(make_engine: MakeEngine) -> None:
+    with Sink(GoesStale) as sink:
         engine = make_engine(CONF.format(port=sink.port) + "<domain dest.example>\nconnection-idle-timeout 5m\n</domain>\n")
         send(engine, ["one@dest.example"])
         eventually(lambda: len(sink.messages) == 1, "the first message")
-        sink.hang_up()
         send(engine, ["two@dest.example"])
         eventually(lambda: len(engine.records("d")) == 2, "two d records")
         assert not engine.records("t")
+        assert len(sink.connections) == 2

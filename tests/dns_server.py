@@ -4,9 +4,9 @@ A zone maps a name to its records by type, all as in a zone file; names are abso
 
     {"*.example": {"MX": ["10 mx.example"]}, "mx.example": {"A": ["127.0.0.21"], "TTL": ["60"]}, "slow.example": {"!": ["delay 0.5"]}}
 
-`!` holds behaviours: servfail, refused, nxdomain, silence, garbage, wrong-id, wrong-question, truncate (over UDP), empty-truncate (over TCP too),
-hang-up (over TCP), no-edns (FORMERR to EDNS), no-soa, referral, no-chase (a CNAME without its target), lie-first (three
-lies before the truth), delay SECONDS, and hold (until `release`).
+`!` holds behaviours: servfail, refused, nxdomain, silence, garbage, wrong-id, wrong-question, lie-first (three lies before the truth), truncate
+(over UDP), empty-truncate (over TCP too), hang-up (over TCP), no-edns (FORMERR to EDNS), no-soa, referral, no-chase (a CNAME without its target),
+delay SECONDS, and hold (until `release`).
 
 By itself: `python -m tests.dns_server --listen 127.0.0.1:5353 --zone FILE`, FILE with lines `name type value` and `name ! behaviour`.
 """

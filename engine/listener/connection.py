@@ -18,7 +18,7 @@ MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily i
 SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; then no new message begins
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
-WAITING, BODY = Phase.WAITING, Phase.BODY
+WAITING, BODY, CLOSED = Phase.WAITING, Phase.BODY, Phase.CLOSED
 
 NO_SERVICE = reply(521, "5.3.2 this host accepts no mail from you")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
@@ -29,7 +29,10 @@ NOT_STORED_IN_TIME = reply(451, "4.3.0 message could not be stored in time, try 
 class Connection(asyncio.Protocol):
     """A connection from accept to close; Listener makes one for each."""
 
-    __slots__ = ("_active_s", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_session", "_socket", "_transport", "counted", "ip")
+    __slots__ = (
+        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_session", "_socket", "_transport",
+        "counted", "ip",
+    )  # fmt: skip
 
     def __init__(self, listener: Listener, socket: ListenSocket) -> None:
         self._listener = listener
@@ -37,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._core: ServerConnection | None = None  # None: refused at the door
         self._session: Session | None = None
+        self._ahead = False  # the client has sent on while a message waits: not read
+        self._choked = False  # it does not take its replies: not read either
         self._ended = False  # the client has said that nothing more comes
         self._opened_s = self._active_s = listener.now_s
         self._closed_s = 0.0  # when we said that we close; 0: not yet
@@ -73,10 +78,16 @@ class Connection(asyncio.Protocol):
         core, transport = self._core, self._transport
         if core is None or transport is None or self._closed_s:
             return
-        self._active_s = self._listener.now_s
-        self._send(transport, core, core.receive(data))
         if core.phase is WAITING:
-            transport.pause_reading()  # what is pipelined behind a message that waits for the disk stays in the kernel
+            self._ahead = True  # pipelined behind a message that waits for the disk: the core holds this much, the rest stays in the kernel
+            transport.pause_reading()
+        else:
+            self._active_s = self._listener.now_s
+        out = core.receive(data)
+        if out:
+            transport.write(out)
+        if core.phase is CLOSED:
+            self._end(transport)
 
     def eof_received(self) -> bool:
         """A client that has said all still gets the answer that it waits for."""
@@ -85,12 +96,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read its replies: we read no more of its commands."""
+        self._choked = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        if self._transport is not None and (self._core is None or self._core.phase is not WAITING):
+        self._choked = False
+        if self._transport is not None and not self._ahead:
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -114,13 +127,17 @@ class Connection(asyncio.Protocol):
         if core is None or transport is None or core.phase is not WAITING:
             return
         self._active_s = self._listener.now_s
-        self._send(transport, core, core.answered(answer))
-        if core.phase is WAITING or self._closed_s:
-            return
-        if self._ended:
-            transport.close()
-        else:
-            transport.resume_reading()
+        transport.write(core.answered(answer))
+        phase = core.phase
+        if phase is CLOSED:
+            self._end(transport)
+        elif phase is not WAITING:
+            if self._ended:
+                self._end(transport)
+            elif self._ahead:
+                self._ahead = False
+                if not self._choked:
+                    transport.resume_reading()
 
     def tick(self, now_s: float, draining: bool) -> None:
         """Once a second: end what has lasted too long, and while *draining* whatever is between two messages."""
@@ -157,19 +174,16 @@ class Connection(asyncio.Protocol):
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return plain_ip(name[0]) if name else ""
 
-    def _send(self, transport: asyncio.Transport, core: ServerConnection, out: bytes) -> None:
-        if out:
-            transport.write(out)
-        if core.closing:
-            self._closed_s = self._listener.now_s
-            transport.close()
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Close once everything that was written is sent."""
+        self._closed_s = self._listener.now_s
+        transport.close()
 
     def _close(self, last: Reply) -> None:
         """Say *last* and close; an open transaction is void."""
         if self._transport is not None:
-            self._closed_s = self._listener.now_s
             self._transport.write(self._core.abort(last) if self._core is not None else last.encode())
-            self._transport.close()
+            self._end(self._transport)
 
 
 def plain_ip(ip: str) -> str:

@@ -18,7 +18,7 @@ from engine.reception import Reception
 from engine.smtp.server import ServerLimits
 
 if TYPE_CHECKING:
-    from engine.config.model import ClientSettings
+    from engine.config import ClientSettings
 
 TICK_S: Final = 1.0
 BACKLOG: Final = 1024

@@ -14,7 +14,7 @@ from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK
 
 if TYPE_CHECKING:
-    from engine.config.model import ClientSettings
+    from engine.config import ClientSettings
     from engine.listener.listener import Listener
 
 SHUTTING_DOWN: Final = reply(421, "4.3.2 service shutting down, try again later")

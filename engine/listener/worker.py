@@ -20,7 +20,7 @@ from engine.reception import Reception
 from engine.spool import SegmentWriter, SpoolLink
 
 if TYPE_CHECKING:
-    from engine.config.model import Config
+    from engine.config import Config
 
 RESERVED_FDS: Final = 64  # log, spool link, segment, listening sockets, what the supervisor handed down
 FDS_PER_CONNECTION: Final = 2  # its socket, and the file of a large body

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from engine.config import Config
 from engine.mail.address import canonical_domain, split
 from engine.mail.reply import Reply, reply
 
@@ -42,25 +42,6 @@ class Admitted(NamedTuple):
     targets: tuple[Target, ...]  # never empty; several only for a forwarded postmaster
 
 
-class Pattern(Protocol):
-    """What config's DomainPattern and AddressPattern have in common."""
-
-    def matches(self, text: str, /) -> bool: ...
-
-
-class RelayRules(Protocol):
-    """The part of config.server that access depends on."""
-
-    @property
-    def host_name(self) -> Sequence[str]: ...
-    @property
-    def postmaster(self) -> Sequence[str]: ...
-    @property
-    def relay_domain(self) -> Sequence[Pattern]: ...
-    @property
-    def relay_address(self) -> Sequence[Pattern]: ...
-
-
 DENIED = reply(550, "5.7.1 relaying denied")
 UNKNOWN_USER = reply(550, "5.1.1 no such user here")
 NO_DOMAIN = reply(501, "5.1.3 recipient address needs a domain")
@@ -76,14 +57,14 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 class Access:
     """The relay rules of one configuration."""
 
-    def __init__(self, rules: RelayRules) -> None:
-        """*rules* is config.server (or anything with its host_name, postmaster, relay_domain and relay_address)."""
-        self._host_names = frozenset(canonical_domain(name) for name in rules.host_name)
-        self._main_name = canonical_domain(rules.host_name[0]) if rules.host_name else "localhost"
-        self._relay_domains = tuple(rules.relay_domain)
-        self._relay_addresses = tuple(rules.relay_address)
-        self._postmasters = tuple(rules.postmaster)
-        self._by_domain = lru_cache(maxsize=4096)(self._is_relay_domain)
+    def __init__(self, config: Config) -> None:
+        server = config.server
+        self._host_names = frozenset(canonical_domain(name) for name in server.host_name)
+        self._main_name = canonical_domain(server.host_name[0]) if server.host_name else "localhost"
+        self._postmasters = server.postmaster
+        self._relay_domains = config.relay_domains
+        self._relay_addresses = frozenset(pattern.address for pattern in server.relay_address if pattern.regex is None)
+        self._relay_regexes = tuple(pattern for pattern in server.relay_address if pattern.regex is not None)
 
     def admit(self, address: str, may_relay: bool, local_ip: str = "") -> Admitted | Reply:
         """Admitted with its rule, or the Reply that refuses RCPT TO:<*address*>.
@@ -115,11 +96,10 @@ class Access:
         address = f"{local}@{domain}"
         if domain in self._host_names and bare.lower() in _LOCAL_USERS:
             return self._forwarded(bare, domain)
-        if self._by_domain(domain):
+        if domain in self._relay_domains:
             return Admitted(Rule.RELAY_DOMAIN, (Target(address, domain),))
-        for pattern in self._relay_addresses:
-            if pattern.matches(address):
-                return Admitted(Rule.RELAY_ADDRESS, (Target(address, domain),))
+        if address.lower() in self._relay_addresses or any(pattern.matches(address) for pattern in self._relay_regexes):
+            return Admitted(Rule.RELAY_ADDRESS, (Target(address, domain),))
         return UNKNOWN_USER if domain in self._host_names else DENIED
 
     def _literal(self, address: str, local: str, domain: str, may_relay: bool, local_ip: str) -> Admitted | Reply:
@@ -146,9 +126,6 @@ class Access:
             user, at = split(address)
             targets.append(Target(address, at, orcpt) if at else Target(f"{user}@{self._main_name}", self._main_name, orcpt))
         return Admitted(Rule.LOCAL, tuple(targets))
-
-    def _is_relay_domain(self, domain: str) -> bool:
-        return any(pattern.matches(domain) for pattern in self._relay_domains)
 
 
 @lru_cache(maxsize=4096)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from engine.config import DEFAULT_VIRTUAL_MTA, ClientSettings, Config
 from engine.mail.reply import Reply, reply
 
-if TYPE_CHECKING:
-    from engine.config.model import ClientSettings, Config
-
-DEFAULT = "{default}"
+DEFAULT = DEFAULT_VIRTUAL_MTA
 BY_SOURCE_IP = "by-smtp-source-ip"
 
 
@@ -79,8 +77,6 @@ class Router:
         except ValueError:
             return DEFAULT
         for name, virtual_mta in self._config.virtual_mtas.items():
-            for source in virtual_mta.source_hosts:
-                network = ipaddress.ip_network(source.network)
-                if network.version == wanted.version and wanted in network:
-                    return name
+            if any(wanted in source.network for source in virtual_mta.source_hosts):  # never in one of the other version
+                return name
         return DEFAULT

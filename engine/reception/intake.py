@@ -22,7 +22,7 @@ from engine.policy.access import Admitted, Rule, Target
 from engine.spool.ops import Accept, NewRecipient
 
 if TYPE_CHECKING:
-    from engine.config.model import ClientSettings
+    from engine.config import ClientSettings
     from engine.reception.reception import LargeBody, Reception
 
 LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
@@ -38,8 +38,7 @@ _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n")  # a header field, or the b
 _encode = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Who hands mail in: what is the same for every message of a session."""
 
     client: ClientSettings
@@ -213,18 +212,11 @@ class Intake:
         envelope, origin, reception = self._envelope, self._origin, self._reception
         shown_id = message_id.text(self._id)
         recipients, virtual_mta = self._recipients(now_ms)
+        sender = envelope.sender
+        prefix = self._prefix(shown_id, virtual_mta, now_ms)
+        notify = envelope.notify_sender and sender != ""
         message = Message(
-            body=body,
-            return_path=envelope.sender,
-            prefix=self._prefix(shown_id, virtual_mta, now_ms),
-            queued_ms=now_ms,
-            eight_bit=self._eight_bit,
-            notify_sender=envelope.notify_sender and envelope.sender != "",
-            ret=envelope.ret,
-            env_id=envelope.env_id,
-            src_type="smtp",
-            src_mta=origin.src_mta,
-            job_id="",
+            body, sender, prefix, now_ms, self._eight_bit, notify, envelope.ret, envelope.env_id, src_type="smtp", src_mta=origin.src_mta, job_id=""
         )
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
@@ -233,7 +225,7 @@ class Intake:
                 reception.log.event(
                     "accepted",
                     f"id={shown_id} queue={recipients[0].queue} ({len(recipients)} rcpts) client={origin.ip} helo={origin.helo} "
-                    f"from=<{escape(envelope.sender)}> size={body.size_bytes}",
+                    f"from=<{escape(sender)}> size={body.size_bytes}",
                 )
                 self._answer(reply(250, f"2.6.0 message received, queued as {shown_id}"))
             else:

@@ -14,7 +14,7 @@ from engine.reception.intake import Envelope, Intake, Origin
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
-    from engine.config.model import Config
+    from engine.config import Config
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
 
@@ -59,7 +59,7 @@ class Reception:
         self.link = link
         self.segments = segments
         self.log = log
-        self.access = Access(config.server)
+        self.access = Access(config)
         self.router = Router(config)
         self.software = f"engine v{__version__}"
         self.dsn_for_relayed = bool(config.server.dsn_for_relayed_domain)

@@ -278,10 +278,11 @@ def test_stop_ends_at_once() -> None:
 def test_a_client_that_reads_nothing_is_read_no_further() -> None:
     with Live() as live, live.client() as peer:
         peer.reply()
-        peer.socket.settimeout(0.2)
+        peer.say("EHLO x", "MAIL FROM:<>")
+        peer.socket.settimeout(0.1)
         sent = 0
-        flood = b"EHLO x\r\nMAIL FROM:<>\r\nRSET\r\n" * 3000
-        with pytest.raises((TimeoutError, ConnectionError)):
+        flood = b"RCPT TO:<r@one.example>\r\n" * 3000
+        with pytest.raises(TimeoutError):
             while sent < 200 << 20:
                 sent += peer.socket.send(flood)
         assert sent < 50 << 20
@@ -293,8 +294,7 @@ SENDABLE = [address for address in TRICKS if address.isascii() and address.ispri
 
 
 def test_relay_tricks_over_the_wire() -> None:
-    settings = config({"127.0.0.7": client(always_allow_relaying=False, max_errors=1000)})
-    settings.server.host_name = ("mx.engine.example",)
+    settings = config({"127.0.0.7": client(always_allow_relaying=False)})
     denied = []
     with Live(settings) as live:
         for address in SENDABLE:
@@ -331,7 +331,6 @@ def test_strangers_reach_postmaster_and_relay_domains_only() -> None:
 
 def test_by_smtp_source_ip() -> None:
     settings = config(default_virtual_mta="by-smtp-source-ip")
-    settings.virtual_mtas["a"].host_name = "a.example"
     with Live(settings, address="127.0.0.11") as live, live.client() as peer:
         assert peer.reply().startswith("220 a.example ")
         peer.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA")

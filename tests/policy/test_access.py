@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.mail.address import canonical_domain
+from engine.config import build, from_text
 from engine.mail.reply import Reply
 from engine.policy.access import DENIED, Access, Admitted, Rule, Target
 
-
-class Domain:
-    """`relay.example` or `*.parent`, as config's DomainPattern."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = canonical_domain(pattern)
-
-    def matches(self, domain: str) -> bool:
-        return domain.endswith(self.pattern[1:]) if self.pattern.startswith("*.") else domain == self.pattern
-
-
-class Address:
-    """A regular expression, as config's AddressPattern."""
-
-    def __init__(self, pattern: str) -> None:
-        self.regex = re.compile(pattern, re.IGNORECASE)
-
-    def matches(self, address: str) -> bool:
-        return self.regex.search(address) is not None
+RULES = r"""
+host-name mx.engine.example
+host-name Alias.Engine.Example
+relay-domain relay.example
+relay-domain *.wild.example
+relay-domain bücher.example
+relay-domain [10.0.0.0/8]
+relay-address only@partner.example
+relay-address /@foo(bar)?\.example$/
+log-file /tmp/log
+<spool /tmp/spool>
+</spool>
+"""
 
 
-def access(postmaster: tuple[str, ...] = ("ops@corp.example",)) -> Access:
-    rules = SimpleNamespace(
-        host_name=("mx.engine.example", "Alias.Engine.Example"),
-        postmaster=postmaster,
-        relay_domain=(Domain("relay.example"), Domain("*.wild.example"), Domain("bücher.example")),
-        relay_address=(Address(r"^only@partner\.example$"), Address(r"@foo(bar)?\.example$")),
-    )
-    return Access(rules)
+def access(postmasters: str = "postmaster ops@corp.example", rules: str = RULES) -> Access:
+    loaded = build(from_text(rules + postmasters + "\n"))
+    assert loaded.config is not None, loaded.problems
+    return Access(loaded.config)
 
+
+RELAY = access()
 
 TRICKS = [
     # plain
@@ -125,6 +116,8 @@ TRICKS = [
     "victim@[192.0.2.25].relay.example",
     "victim@[192.0.2.25",
     "victim@[127.0.0.1]",
+    "victim%evil.example@[10.1.2.3]",
+    "victim@[11.1.2.3]",
     "postmaster@[198.51.100.7]",
     "victim@[192.0.2.25]",
     # nothing where something should be
@@ -139,7 +132,7 @@ TRICKS = [
 
 @pytest.mark.parametrize("address", TRICKS)
 def test_relaying_denied_to_strangers(address: str) -> None:
-    assert access().admit(address, may_relay=False, local_ip="192.0.2.25") == DENIED
+    assert RELAY.admit(address, may_relay=False, local_ip="192.0.2.25") == DENIED
     assert DENIED.text.startswith("550 5.7.1")
 
 
@@ -151,12 +144,14 @@ def test_relaying_denied_to_strangers(address: str) -> None:
         ("user@relay.example.", Rule.RELAY_DOMAIN, "relay.example"),
         ("user+tag@a.b.wild.example", Rule.RELAY_DOMAIN, "a.b.wild.example"),
         ("user@xn--bcher-kva.example", Rule.RELAY_DOMAIN, "xn--bcher-kva.example"),
+        ("user@[10.1.2.3]", Rule.RELAY_DOMAIN, "[10.1.2.3]"),
+        ("Only@partner.example", Rule.RELAY_ADDRESS, "partner.example"),
         ("only@partner.example", Rule.RELAY_ADDRESS, "partner.example"),
         ("a.b@foobar.example", Rule.RELAY_ADDRESS, "foobar.example"),
     ],
 )
 def test_relay_rules(address: str, rule: Rule, domain: str) -> None:
-    verdict = access().admit(address, may_relay=False)
+    verdict = RELAY.admit(address, may_relay=False)
     assert isinstance(verdict, Admitted)
     assert verdict.rule is rule
     assert [(t.address.partition("@")[0], t.domain) for t in verdict.targets] == [(address.partition("@")[0], domain)]
@@ -182,7 +177,7 @@ def test_relay_rules(address: str, rule: Rule, domain: str) -> None:
     ],
 )
 def test_clients_that_may_relay(address: str, answer: str) -> None:
-    verdict = access().admit(address, may_relay=True, local_ip="192.0.2.25")
+    verdict = RELAY.admit(address, may_relay=True, local_ip="192.0.2.25")
     if isinstance(verdict, Reply):
         assert verdict.text.startswith(answer)
     else:
@@ -203,34 +198,33 @@ def test_clients_that_may_relay(address: str, answer: str) -> None:
     ],
 )
 def test_postmaster_is_always_accepted_and_forwarded(address: str, orcpt: str, may_relay: bool) -> None:
-    verdict = access(("ops@corp.example", "local")).admit(address, may_relay, local_ip="192.0.2.25")
+    verdict = access("postmaster ops@corp.example\npostmaster second@mx.engine.example").admit(address, may_relay, local_ip="192.0.2.25")
     assert isinstance(verdict, Admitted)
     assert verdict.rule is Rule.LOCAL
     assert [(t.address, t.domain, t.orcpt.lower()) for t in verdict.targets] == [
         ("ops@corp.example", "corp.example", f"rfc822;{orcpt}".lower()),
-        ("local@mx.engine.example", "mx.engine.example", f"rfc822;{orcpt}".lower()),
+        ("second@mx.engine.example", "mx.engine.example", f"rfc822;{orcpt}".lower()),
     ]
 
 
 def test_postmaster_without_the_directive_is_queued_for_our_own_name() -> None:
-    verdict = access(()).admit("postmaster", may_relay=False)
+    verdict = access("").admit("postmaster", may_relay=False)
     assert verdict == Admitted(Rule.LOCAL, (Target("postmaster@mx.engine.example", "mx.engine.example", "rfc822;postmaster@mx.engine.example"),))
 
 
 def test_the_name_of_ours_that_is_a_relay_domain_relays() -> None:
-    rules = SimpleNamespace(host_name=("mx.engine.example",), postmaster=(), relay_domain=(Domain("mx.engine.example"),), relay_address=())
-    verdict = Access(rules).admit("user@mx.engine.example", may_relay=False)
+    verdict = access(rules=RULES + "relay-domain mx.engine.example\n").admit("user@mx.engine.example", may_relay=False)
     assert verdict == Admitted(Rule.RELAY_DOMAIN, (Target("user@mx.engine.example", "mx.engine.example"),))
 
 
-PIECES = [*'ab%!@"\\.<>[]: ,;\x00\r\n\u3002\uff0e\u00fc', "relay.example", "evil.example", "@relay.example", ".wild.example"]
+PIECES = [*'ab%!@"\\.<>[]: ,;\x00\r\n\u3002\uff0e\u00fc', "relay.example", "evil.example", "@relay.example", "@[10.1.2.3]", ".wild.example"]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_whatever_is_admitted_to_strangers_goes_to_an_allowed_domain(address: str) -> None:
-    verdict = access().admit(address, may_relay=False, local_ip="192.0.2.25")
+    verdict = RELAY.admit(address, may_relay=False, local_ip="192.0.2.25")
     if isinstance(verdict, Admitted):
         for target in verdict.targets:
             local, _, domain = target.address.rpartition("@")
-            assert domain in {"relay.example", "corp.example"} or domain.endswith(".wild.example")
+            assert domain in {"relay.example", "corp.example", "[10.1.2.3]"} or domain.endswith(".wild.example")
             assert not re.search(r"[%!@<>\s]", local)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from engine.config import ClientSettings, Config, build, from_text
 from engine.mail.reply import Reply
 from engine.policy.routing import Assignment, Router
 
-
-def virtual_mta(name: str, *networks: str, host_name: str = "") -> SimpleNamespace:
-    return SimpleNamespace(name=name, host_name=host_name, source_hosts=tuple(SimpleNamespace(network=n, host_name="") for n in networks))
-
-
-CONFIG: Any = SimpleNamespace(
-    server=SimpleNamespace(host_name=("mx.engine.example",)),
-    virtual_mtas={
-        "{default}": virtual_mta("{default}"),
-        "a": virtual_mta("a", "127.0.0.11", host_name="a.example"),
-        "b": virtual_mta("b", "127.0.0.16/28", "2001:db8::/64"),
-    },
-    pools={"p": SimpleNamespace(name="p", members=("a", "b"))},
+LOADED = build(
+    from_text("""
+host-name mx.engine.example
+log-file /tmp/log
+<spool /tmp/spool>
+</spool>
+<virtual-mta a>
+  smtp-source-host 127.0.0.11 a-from.example
+  host-name a.example
+</virtual-mta>
+<virtual-mta b>
+  smtp-source-host 127.0.0.16/28 b.example
+  smtp-source-host 2001:db8::/64 b.example
+</virtual-mta>
+<virtual-mta-pool p>
+  virtual-mta a
+  virtual-mta b
+</virtual-mta-pool>
+""")
 )
+assert LOADED.config is not None, LOADED.problems
+CONFIG: Config = LOADED.config
 
 
-def client(**changes: Any) -> Any:
-    defaults = {"default_virtual_mta": "", "allow_empty_x_virtual_mta": False, "reject_invalid_virtual_mta": True}
-    return SimpleNamespace(**{**defaults, **changes})
+def client(**changes: Any) -> ClientSettings:
+    return ClientSettings(**changes)
 
 
 def never() -> str:

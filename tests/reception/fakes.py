@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
+from engine.config import ClientSettings, Config, build, from_text
 from engine.errors import SpoolError
 from engine.mail import message_id
 from engine.mail.envelope import Body, Due, Message
@@ -112,65 +112,36 @@ class FakeLink:
         return [(r.queue, msgspec.msgpack.decode(r.due, type=Due)) for accept in self.accepted for r in accept.recipients]
 
 
-class Exactly:
-    """A pattern that matches one text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def matches(self, text: str) -> bool:
-        return text == self.text
+def client(**changes: Any) -> ClientSettings:
+    settings: dict[str, Any] = {"always_allow_relaying": True, "process_x_virtual_mta": True, "max_message_hops": 3, "smtp_data_timeout_s": 300.0}
+    return ClientSettings(**{**settings, "smtp_command_timeout_s": 300.0, **changes})
 
 
-def client(**changes: Any) -> SimpleNamespace:
-    settings: dict[str, Any] = {
-        "smtp_service": True,
-        "always_allow_relaying": True,
-        "default_virtual_mta": "",
-        "process_x_virtual_mta": True,
-        "retain_x_virtual_mta": False,
-        "allow_empty_x_virtual_mta": False,
-        "add_x_virtual_mta_header": False,
-        "reject_invalid_virtual_mta": True,
-        "max_message_size_bytes": 0,
-        "max_rcpt_per_message": 0,
-        "max_message_hops": 3,
-        "add_received_header": True,
-        "hide_message_source": False,
-        "smtp_data_timeout_s": 300.0,
-        "smtp_command_timeout_s": 300.0,
-        "log_connections": False,
-        "log_commands": False,
-        "log_data": False,
-    }
-    return SimpleNamespace(**{**settings, **changes})
+CONFIG = """
+host-name mx.engine.example
+postmaster ops@corp.example
+log-file /tmp/log
+<spool /tmp/spool>
+</spool>
+<virtual-mta a>
+  smtp-source-host 127.0.0.11 a.example
+  host-name a.example
+</virtual-mta>
+<virtual-mta b>
+  smtp-source-host 127.0.0.12 b.example
+</virtual-mta>
+<virtual-mta-pool p>
+  virtual-mta a
+  virtual-mta b
+</virtual-mta-pool>
+"""
 
 
-def config(clients: dict[str, SimpleNamespace] | None = None, **changes: Any) -> Any:
-    """A Config; *clients* by IP address, *changes* of every client's settings."""
+def config(clients: dict[str, ClientSettings] | None = None, relay_domain: str = "relay.example", **changes: Any) -> Config:
+    """A Config; *clients* by IP address, *changes* of the settings of all others."""
+    loaded = build(from_text(f"{CONFIG}relay-domain {relay_domain}\n"))
+    assert loaded.config is not None, loaded.problems
     by_ip = clients or {}
     default = client(**changes)
-
-    def source(ip: str, listener_source: str = "") -> SimpleNamespace:
-        return by_ip.get(ip, default)
-
-    def virtual_mta(name: str, network: str) -> SimpleNamespace:
-        return SimpleNamespace(name=name, host_name="", source_hosts=(SimpleNamespace(network=network, host_name=f"{name}.example"),))
-
-    return SimpleNamespace(
-        server=SimpleNamespace(
-            host_name=("mx.engine.example",),
-            postmaster=("ops@corp.example",),
-            relay_domain=(Exactly("relay.example"),),
-            relay_address=(),
-            dsn_for_relayed_domain=False,
-            total_max_smtp_in=0,
-        ),
-        virtual_mtas={
-            "{default}": SimpleNamespace(name="{default}", host_name="", source_hosts=()),
-            "a": virtual_mta("a", "127.0.0.11"),
-            "b": virtual_mta("b", "127.0.0.12"),
-        },
-        pools={"p": SimpleNamespace(name="p", members=("a", "b"))},
-        client=source,
-    )
+    object.__setattr__(loaded.config, "client", lambda ip, listener_source="": by_ip.get(ip, default))
+    return loaded.config

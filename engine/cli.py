@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from engine.config import Config, read
 from engine.control import Status, ask, ask_spool, wait_until_closed
 from engine.control.client import NotRunning
 from engine.errors import EngineError, StartError
+from engine.log import escape
+from engine.mail import message_id
+from engine.mail.envelope import Due, Message
 from engine.supervisor.configuration import check, load
 from engine.supervisor.spooldir import control_socket, spool_socket
 from engine.supervisor.start import Options, start
@@ -121,13 +125,21 @@ def run_status(arguments: argparse.Namespace) -> int:
         return os.EX_OK
     state = "stopping" if status.stopping else "ready" if status.ready else "starting"
     print(f"engine {status.version}: {state}, pid {status.pid}, up {duration(status.uptime_s)}, on {', '.join(status.listening) or 'no port'}")
-    print(f"spool {status.spool}: {', '.join(f'{name} {value}' for name, value in counts.items())}")
+    print(f"spool {status.spool}: {in_words(counts)}")
     rows = [
         [each.name, each.pid or "-", each.state, duration(each.uptime_s), each.restarts, f"{each.heartbeat_age_s:.0f}s", each.smtp_in, each.smtp_out]
         for each in status.children
     ]
     print_table(["role", "pid", "state", "uptime", "restarts", "heartbeat", "in", "out"], rows)
     return os.EX_OK
+
+
+def in_words(counts: dict[str, Any]) -> str:
+    """The spool's counts on one line."""
+    if counts.get("error"):
+        return str(counts["error"])
+    line = f"{counts['messages']} messages, {counts['recipients']} recipients waiting, {counts['outbox']} records to write"
+    return f"{line}; refuses mail: {counts['refusing']}" if counts["refusing"] else line
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -140,20 +152,53 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_show_message(arguments: argparse.Namespace) -> int:
-    answer = ask_spool(spool_socket(spool_path(configuration(arguments))), {"q": "message", "id": arguments.id})
-    if answer.get("error"):
-        print(f"engine: {answer['error']}", file=sys.stderr)
+    identity = message_id.parse(arguments.id)
+    if identity is None:
+        print(f"engine: {arguments.id!r} is not a message id: 20 letters and digits, as in the 250 reply", file=sys.stderr)
+        return os.EX_USAGE
+    answer = ask_spool(spool_socket(spool_path(configuration(arguments))), {"q": "show", "id": identity})
+    if not answer.get("ok"):
+        print(f"engine: {arguments.id}: {answer.get('error', 'no answer')}", file=sys.stderr)
         return os.EX_DATAERR
+    shown = message_in_words(arguments.id, answer)
     if arguments.json:
-        print_json(answer)
+        print_json(shown)
         return os.EX_OK
-    recipients = answer.pop("recipients", [])
-    for name, value in answer.items():
-        print(f"{name}: {value}")
-    if recipients:
-        columns = list(recipients[0])
-        print_table(columns, [[recipient.get(column, "") for column in columns] for recipient in recipients])
+    for name, value in shown.items():
+        if name != "waiting":
+            print(f"{name}: {value}")
+    if shown["waiting"]:
+        print_table(list(shown["waiting"][0]), [list(row.values()) for row in shown["waiting"]])
     return os.EX_OK
+
+
+def message_in_words(identity: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """What the spool process says about a message, for people: its row, and a row for each recipient that waits."""
+    message = msgspec.msgpack.decode(answer["message"], type=Message)
+    waiting = []
+    for queue, due_ms, priority, number, encoded in answer["rows"]:
+        due = msgspec.msgpack.decode(encoded, type=Due)
+        waiting.append(
+            {
+                "recipient": escape(due.address),
+                "number": number,
+                "queue": queue,
+                "due": local_time(due_ms),
+                "attempts": due.attempts,
+                "priority": priority,
+                "last reply": escape(due.last_reply),
+            }
+        )
+    return {
+        "id": identity,
+        "sender": f"<{escape(message.return_path)}>",
+        "queued": local_time(message.queued_ms),
+        "received from": escape(message.src_mta),
+        "size": f"{message.body.size_bytes + len(message.prefix)} bytes",
+        "body": f"epoch {message.body.epoch} segment {message.body.segment} offset {message.body.offset}",
+        "recipients open": answer["open"] if answer["whole"] else f"{answer['open']} (not all are listed)",
+        "waiting": waiting,
+    }
 
 
 def configuration(arguments: argparse.Namespace) -> Config:
@@ -171,10 +216,15 @@ def spool_path(config: Config) -> str:
 # --- printing ------------------------------------------------------------------------------------------------------------------------
 
 
+def local_time(at_ms: int) -> str:
+    """Local time with its offset, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(at_ms / 1000))
+
+
 def duration(seconds: float) -> str:
     """`3d 4h`, `5m 10s`: the two largest units."""
     rest = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, size)
         if count or (unit == "s" and not parts):

@@ -58,7 +58,7 @@ class EventLog:
         if second != self._second:
             self._enter_second(second)
         if "\n" in text or "\r" in text:
-            text = escape(text, len(text))
+            text = escape(text, 4 * len(text))
         self._lines.append(f"{self._before_ms}{int((now_s - second) * 1000):03d}{self._after_ms}{kind} {text}\n")
         self._chars += len(text) + 50
         if self._chars > FLUSH_AT_CHARS:

@@ -45,7 +45,7 @@ def wait_until_closed(path: str, command: str, timeout_s: float) -> bool:
 
 
 def ask_spool(path: str, question: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:
-    """The spool process's answer to *question* (`{"q": "message", "id": ...}`, `{"q": "counts"}`).  NotRunning."""
+    """The spool process's answer to *question* (`{"q": "show", "id": bytes}`, `{"q": "counts"}`).  NotRunning."""
     with _connected(path, timeout_s) as connection:
         connection.sendall(_frame(_HELLO) + _frame(question))
         (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))

@@ -10,11 +10,17 @@ from engine.errors import StartError
 
 
 def load(snapshot: Snapshot, state_dir: str = "") -> tuple[Config, list[Problem]]:
-    """The configuration in *snapshot*, its state files below *state_dir*, and what there is to say about it; StartError lists its errors."""
+    """The configuration in *snapshot*, and what there is to say about it; StartError lists its errors.
+
+    Its state files lie below *state_dir*, if that is given; host-name is this machine's name where the configuration gives none.
+    """
     loaded = build(snapshot)
     if loaded.config is None:
         raise StartError("the configuration has errors:\n" + "\n".join(str(problem) for problem in loaded.problems))
-    return relocate(loaded.config, state_dir), list(loaded.problems)
+    config = loaded.config
+    if not config.server.host_name:
+        config = replace(config, server=replace(config.server, host_name=(os.uname().nodename,)))
+    return relocate(config, state_dir), list(loaded.problems)
 
 
 def check(snapshot: Snapshot) -> tuple[bool, list[Problem]]:

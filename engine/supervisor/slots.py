@@ -35,8 +35,8 @@ class Slot:
 
     # state
     pid: int = 0  # 0: no process
-    spawned_s: float = 0.0
-    down_since_s: float = 0.0  # when there was last a process that worked
+    spawned_s: float | None = None  # when its last process was started
+    down_since_s: float | None = None  # when its last process that worked, or else its first one, ended
     ready: bool = False  # its process has beaten
     worked: bool = False  # so has one of its processes, ever
     progress: int = 0
@@ -52,9 +52,13 @@ class Slot:
         """`listener/0`."""
         return f"{self.role}/{self.index}"
 
+    def age_s(self, now_s: float) -> float:
+        """Seconds since its last process was started."""
+        return 0.0 if self.spawned_s is None else now_s - self.spawned_s
+
     def started(self, pid: int, now_s: float) -> None:
         """A process of ours is in the slot."""
-        if self.spawned_s:
+        if self.spawned_s is not None:
             self.restarts += 1
         self.pid = pid
         self.spawned_s = self.progress_s = now_s
@@ -64,9 +68,9 @@ class Slot:
 
     def ended(self, now_s: float, timing: Timing) -> None:
         """Its process was waited for: decide when the next may start."""
-        if self.ready or not self.down_since_s:
+        if self.ready or self.down_since_s is None:
             self.down_since_s = now_s
-        if self.ready and now_s - self.spawned_s >= timing.healthy_s:
+        if self.ready and self.age_s(now_s) >= timing.healthy_s:
             self.crashes = 0
             self.not_before_s = now_s
         else:
@@ -94,8 +98,8 @@ class Slot:
         """When its listening sockets must be taken over; None while a worker serves them.  *born_s*: when the supervisor began."""
         if self.ready:
             return None
-        if not self.spawned_s:
+        if self.spawned_s is None:
             return born_s + timing.boot_grace_s
-        if self.pid and not self.crashes:
+        if (self.pid and not self.crashes) or self.down_since_s is None:
             return self.spawned_s + timing.boot_grace_s
-        return (self.down_since_s or self.spawned_s) + timing.takeover_s
+        return self.down_since_s + timing.takeover_s

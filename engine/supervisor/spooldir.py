@@ -49,7 +49,7 @@ def claim(path: str, wait_s: float = WAIT_FOR_SURVIVORS_S) -> int:
 
 def refuse_foreign(path: str) -> None:
     """StartError for a directory that is neither empty nor a spool of ours."""
-    names = set(os.listdir(path))
+    names = set(os.listdir(path)) - {"lost+found"}
     if not names:
         return
     try:

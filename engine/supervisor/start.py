@@ -39,6 +39,8 @@ def start(options: Options) -> int:
     config, problems = load(snapshot, options.state_dir)
     for problem in problems:
         say(str(problem))
+    if "." not in config.server.host_name[0]:
+        say(f"warning: we call ourselves {config.server.host_name[0]!r}, which is no full domain name: say host-name in the configuration")
     plan = prepare(config, snapshot, options)
     return Supervisor(plan, say).run()
 
@@ -73,6 +75,8 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
 
     slots = [Slot("spool", 0, modules["spool"], 0), Slot("accounting", 0, modules["accounting"], 1)]
     for index, owned in enumerate(slots_of_delivery):
+        if not owned.virtual_mtas:
+            continue
         slots.append(Slot("delivery", index, modules["delivery"], len(slots), " ".join([f"delivery/{index}", *owned.source_ips[:8]])))
     for index, row in enumerate(bound):
         slots.append(Slot("listener", index, modules["listener"], len(slots), sockets=row))
@@ -87,6 +91,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         control_listener=ground.unix_listener(spooldir.control_socket(spool), -1, gid, 0o660),
         log_path=server.log_file,
         shutdown_timeout_s=server.shutdown_timeout_s,
+        delivery_workers=deliveries,
         listening=[(address, port) for address, port, _ in where],
         state_dir=options.state_dir,
         port_offset=options.port_offset,

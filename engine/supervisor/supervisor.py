@@ -41,6 +41,7 @@ class Plan:
     control_listener: socket.socket
     log_path: str
     shutdown_timeout_s: float
+    delivery_workers: int = 1  # what config.slots() was asked with
     listening: list[tuple[str, int]] = field(default_factory=list)
     state_dir: str = ""
     port_offset: int = 0
@@ -101,7 +102,7 @@ class Supervisor:
             if not pid:
                 continue
             code = os.waitstatus_to_exitcode(status)
-            lived_s = now_s - slot.spawned_s
+            lived_s = slot.age_s(now_s)
             for counts in self._counts:
                 counts[slot.row] = 0
             was_ready = slot.ready
@@ -125,7 +126,7 @@ class Supervisor:
             if not slot.pid:
                 continue
             if slot.observe(self._beats[slot.row * 2], now_s):
-                self.log.event("works", f"{slot.name} pid={slot.pid} after {now_s - slot.spawned_s:.1f} s")
+                self.log.event("works", f"{slot.name} pid={slot.pid} after {slot.age_s(now_s):.1f} s")
             if slot.hung(bool(self._beats[slot.row * 2 + 1] & WAITING_FOR_SPOOL), now_s, self.plan.timing):
                 self.log.event("hung", f"{slot.name} pid={slot.pid} made no progress for {now_s - slot.progress_s:.0f} s: killed")
                 slot.progress_s = now_s
@@ -189,7 +190,7 @@ class Supervisor:
             state_dir=plan.state_dir,
             port_offset=plan.port_offset,
             workers=sum(other.role == slot.role for other in self._slots),
-            delivery_workers=sum(other.role == "delivery" for other in self._slots),
+            delivery_workers=plan.delivery_workers,
             uid=plan.uid,
             gid=plan.gid,
         )
@@ -309,7 +310,7 @@ class Supervisor:
             name=slot.name,
             pid=slot.pid,
             state=state,
-            uptime_s=round(now_s - slot.spawned_s, 1) if slot.pid else 0.0,
+            uptime_s=round(slot.age_s(now_s), 1) if slot.pid else 0.0,
             restarts=slot.restarts,
             heartbeat_age_s=round(now_s - slot.progress_s, 1) if slot.pid else 0.0,
             smtp_in=self._counts[0][slot.row],

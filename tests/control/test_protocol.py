@@ -1,0 +1,43 @@
+"""The control socket's language, and that its row per command is kept by both sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.control.protocol import (
+    COMMANDS,
+    Child,
+    Request,
+    Response,
+    Status,
+    Stopping,
+    answered,
+    decode_answer,
+    decode_request,
+    decode_response,
+    encode_line,
+)
+from engine.errors import RemoteProtocolError
+
+CHILD = Child("listener/0", 7, "working", 1.5, 0, 0.2, 3, 0)
+ANSWERS = {
+    "status": Status("0.1.0", 1, 2.0, True, False, "/spool", "/spool/run/spool.sock", ["127.0.0.1:25"], 0, [CHILD]),
+    "stop": Stopping(1, 60.0),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_survives_the_way_there_and_back(command: str) -> None:
+    assert decode_request(encode_line(Request(command)).rstrip(b"\n")) == Request(command)
+    response = decode_response(encode_line(answered(ANSWERS[command])).rstrip(b"\n"))
+    assert decode_answer(command, response) == ANSWERS[command]
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[]", b'{"command": 1}', b'{"command": "reboot"}', b"\xff", b'{"command"'])
+def test_what_is_no_request_is_refused(line: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_request(line)
+
+
+def test_refusal_carries_its_reason() -> None:
+    assert decode_response(encode_line(Response(error="why")).rstrip(b"\n")).error == "why"

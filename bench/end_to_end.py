@@ -45,7 +45,9 @@ def _kills(words: Sequence[str]) -> list[str]:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.end_to_end", description="A load through a real engine; bench/README.md says how to read it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.end_to_end", description="A load through a real engine; bench/README.md says how to read it."
+    )
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--size", type=int, default=10_240, help="bytes of each body")
     parser.add_argument("--sessions", type=int, default=50)
@@ -54,7 +56,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pipeline", action="store_true", help="the source pipelines MAIL, RCPT and DATA")
     parser.add_argument("--per-connection", type=int, default=1, help="messages the source sends over one connection")
     parser.add_argument("--smtp-source", action="store_true", help="inject with Postfix's smtp-source instead of bench/source.c")
-    parser.add_argument("--kills", nargs="*", default=[], metavar="K", help="kill -9 while it runs: a number of times all, or roles: " + ", ".join(ROLES))
+    parser.add_argument(
+        "--kills", nargs="*", default=[], metavar="K", help="kill -9 while it runs: a number of times all, or roles: " + ", ".join(ROLES)
+    )
     parser.add_argument("--slots", type=int, default=0, metavar="N", help="send from N virtual MTAs on 127.0.0.11 and up, one delivery worker each")
     parser.add_argument("--listeners", type=int, default=0, help="listener-workers (0: the engine's own choice)")
     parser.add_argument("--compare", default="", metavar="LIST", help="comma-separated: " + ", ".join(COMPARE_WITH))
@@ -126,7 +130,8 @@ def line(figures: Figures) -> str:
 
 def ratios(results: dict[str, Figures]) -> list[str]:
     """How the engine stands to the others of the same run."""
-    found, subject = [], results.get("engine")
+    found: list[str] = []
+    subject = results.get("engine")
     if subject is None:
         return found
     for name in ("floor", "smtp-source"):
@@ -159,10 +164,16 @@ def failures(figures: Figures) -> list[str]:
 
 def _run(name: str, arguments: argparse.Namespace, directory: Path, progress: Progress) -> Figures:
     load = Load(
-        messages=arguments.messages, size_bytes=arguments.size, sessions=arguments.sessions, recipients=arguments.recipients, domains=arguments.domains,
-        pipeline=arguments.pipeline, per_connection=arguments.per_connection, smtp_source=arguments.smtp_source or name == "smtp-source",
+        messages=arguments.messages,
+        size_bytes=arguments.size,
+        sessions=arguments.sessions,
+        recipients=arguments.recipients,
+        domains=arguments.domains,
+        pipeline=arguments.pipeline,
+        per_connection=arguments.per_connection,
+        smtp_source=arguments.smtp_source or name == "smtp-source",
         deadline_s=arguments.deadline,
-    )  # fmt: skip
+    )
     work = directory / name
     work.mkdir()
     if name == "engine":
@@ -192,6 +203,7 @@ def main(words: Sequence[str] | None = None) -> int:
     names = [*names, *([] if arguments.no_engine else ["engine"])]
     arguments.spool_dir.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.spool_dir))
+    directory.chmod(0o711)  # children of root become other users and have to get here
     results: dict[str, Figures] = {}
     wrong: list[str] = []
     try:
@@ -219,11 +231,21 @@ def main(words: Sequence[str] | None = None) -> int:
 def _save(results: dict[str, Figures], said: list[str], wrong: list[str], spool_dir: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     setting = {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release(),
-        "file_system": file_system(spool_dir), "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "file_system": file_system(spool_dir),
+        "load_average": os.getloadavg()[0],
+    }
     target = RESULTS / f"end_to_end-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    target.write_text(json.dumps({"setting": setting, "runs": {name: each.as_json() for name, each in results.items()}, "ratios": said, "wrong": wrong}, indent=1, default=list))
+    target.write_text(
+        json.dumps(
+            {"setting": setting, "runs": {name: each.as_json() for name, each in results.items()}, "ratios": said, "wrong": wrong},
+            indent=1,
+            default=list,
+        )
+    )
     print(f"-> {target.relative_to(ROOT)}")
 
 

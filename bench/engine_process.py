@@ -85,7 +85,13 @@ class EngineProcess:
     def run(self, *words: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a short command line (`run("check-config")`) with `-c` of this engine."""
         return subprocess.run(
-            self.command(*words, "-c", str(self.conf)), env=self._environment(), cwd=self.directory, capture_output=True, text=True, timeout=timeout_s, check=False
+            self.command(*words, "-c", str(self.conf)),
+            env=self._environment(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
 
     def _environment(self) -> dict[str, str]:

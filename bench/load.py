@@ -134,7 +134,9 @@ class Sink:
 class Source:
     """One run of a load towards 127.0.0.1:*port*, started at once; `finish()` waits for its figures."""
 
-    def __init__(self, load: Load, port: int, directory: Path, *, host: str = "127.0.0.1", name: str = "source", first: int = 0, bind: Sequence[str] = ()) -> None:
+    def __init__(
+        self, load: Load, port: int, directory: Path, *, host: str = "127.0.0.1", name: str = "source", first: int = 0, bind: Sequence[str] = ()
+    ) -> None:
         self.load, self._path, self._started = load, directory / name, time.monotonic()
         if load.smtp_source:
             command = [

@@ -62,7 +62,13 @@ class Postfix:
     """
 
     def __init__(self, directory: Path, *, relayhost: str = "", processes: int = 100, concurrency: int = 50, mailbox_domain: str = "") -> None:
-        self.directory, self._relayhost, self._processes, self._concurrency, self._domain = directory, relayhost, processes, concurrency, mailbox_domain
+        self.directory, self._relayhost, self._processes, self._concurrency, self._domain = (
+            directory,
+            relayhost,
+            processes,
+            concurrency,
+            mailbox_domain,
+        )
         self.port = 0
         self.measured: Measured
 
@@ -78,9 +84,15 @@ class Postfix:
                 path.chmod(path.stat().st_mode | 0o011)
         self.port = free_port()
         values = {
-            "root": str(root), "queue": str(queue), "data": str(data), "log": str(root / "log"), "port": str(self.port), "relayhost": self._relayhost,
-            "processes": str(self._processes), "concurrency": str(self._concurrency), "destination": "", "local_transport": "error:no local mail here",
-        }  # fmt: skip
+            "root": str(root),
+            "queue": str(queue),
+            "data": str(data),
+            "log": str(root / "log"),
+            "port": str(self.port),
+            "relayhost": self._relayhost,
+            "processes": str(self._processes),
+            "concurrency": str(self._concurrency),
+        }
         for name in ("main.cf", "master.cf"):
             text = (TEMPLATES / name).read_text()
             for key, value in values.items():
@@ -91,8 +103,9 @@ class Postfix:
             mail.mkdir()
             os.chown(mail, owner.pw_uid, owner.pw_gid)
             with (etc / "main.cf").open("a") as file:
+                uid = owner.pw_uid
                 file.write(f"\nvirtual_mailbox_domains = {self._domain}\nvirtual_mailbox_base = {mail}\nvirtual_mailbox_maps = static:all/\n")
-                file.write(f"virtual_uid_maps = static:{owner.pw_uid}\nvirtual_gid_maps = static:{owner.pw_gid}\nvirtual_minimum_uid = {min(100, owner.pw_uid)}\n")
+                file.write(f"virtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{owner.pw_gid}\nvirtual_minimum_uid = {min(100, uid)}\n")
                 file.write("virtual_mailbox_limit = 0\n")
         return etc
 
@@ -100,7 +113,10 @@ class Postfix:
         self._etc = self._write()
         environment = {**os.environ, "PATH": PROGRAMS}
         self.measured = Measured(
-            ["postfix", "-c", str(self._etc), "start-fg"], report=self.directory / "usage.json", log=self.directory / "start.log", environment=environment
+            ["postfix", "-c", str(self._etc), "start-fg"],
+            report=self.directory / "usage.json",
+            log=self.directory / "start.log",
+            environment=environment,
         )
         if not wait_for_greeting("127.0.0.1", self.port, 30, self.measured):
             self.measured.close(5)
@@ -117,7 +133,12 @@ class Postfix:
         """End it; {"status", "cpu_us"}."""
         if self.measured.alive():
             subprocess.run(
-                ["postfix", "-c", str(self._etc), "stop"], env={**os.environ, "PATH": PROGRAMS}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+                ["postfix", "-c", str(self._etc), "stop"],
+                env={**os.environ, "PATH": PROGRAMS},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                check=False,
             )
         return self.measured.close(20)
 

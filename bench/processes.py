@@ -23,7 +23,8 @@ from types import FrameType
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 _PR_SET_CHILD_SUBREAPER = 36
-_ROLE = re.compile(r"^engine:? +(?:\[?)([a-z]+(?:/\d+)?)")
+_ROLE = re.compile(r"^engine: ([a-z]+(?:/\d+)?)")
+_SUPERVISOR = re.compile(r" -m engine start ")  # until it names itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,9 @@ def _read(pid: int) -> Process | None:
     fields = stat[stat.rindex(")") + 2 :].split()
     sizes = {key: int(value) * 1024 for key, value in re.findall(r"^(RssAnon|VmRSS):\s+(\d+) kB", status, re.MULTILINE)}
     found = _ROLE.match(title)
+    role = found[1] if found else "supervisor" if _SUPERVISOR.search(title) else name
     user, system, reaped_user, reaped_system = (int(field) * TICK_US for field in fields[11:15])
-    return Process(
-        pid, int(fields[1]), found[1] if found else name, user + system, reaped_user + reaped_system, sizes.get("RssAnon", 0), sizes.get("VmRSS", 0)
-    )
+    return Process(pid, int(fields[1]), role, user + system, reaped_user + reaped_system, sizes.get("RssAnon", 0), sizes.get("VmRSS", 0))
 
 
 def tree(root: int) -> list[Process]:
@@ -88,14 +88,21 @@ def cpu_by_role(processes: Sequence[Process], keeper: int) -> dict[str, int]:
 class Measured:
     """A command running under a keeper; its output goes to *log*."""
 
-    def __init__(self, command: Sequence[str], *, report: Path, log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, report: Path, log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         self._report = report
         report.unlink(missing_ok=True)
         with log.open("ab") as out:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-S", str(Path(__file__).resolve()), str(report), *command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=None if environment is None else dict(environment), cwd=cwd, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=None if environment is None else dict(environment),
+                cwd=cwd,
+                start_new_session=True,
+            )
 
     @property
     def keeper(self) -> int:

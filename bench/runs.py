@@ -94,7 +94,9 @@ def _drive(load: Load, port: int, sink: Sink, directory: Path, watched: _Watched
         time.sleep(0.02)
 
 
-def _figures(load: Load, watched: _Watched, driven: tuple[Sent, Balance, float], sink: Sink, by_role: dict[str, int], whole_us: int, **more: Any) -> Figures:
+def _figures(
+    load: Load, watched: _Watched, driven: tuple[Sent, Balance, float], sink: Sink, by_role: dict[str, int], whole_us: int, **more: Any
+) -> Figures:
     sent, found, seconds = driven
     messages = max(sent.accepted, 1)
     return Figures(
@@ -144,8 +146,21 @@ def engine_conf(sink_port: int, slots: int, listener_workers: int) -> str:
     for number in range(1, slots + 1):
         lines += [f"<virtual-mta mta{number}>", f"    smtp-source-host 127.0.0.{10 + number} mta{number}.example", "</virtual-mta>"]
     if slots:
-        lines += [f"delivery-workers {slots}", "<virtual-mta-pool bench>", *(f"    virtual-mta mta{number}" for number in range(1, slots + 1)), "</virtual-mta-pool>"]
-    lines += ["<domain *>", f"    smtp-hosts [127.0.0.1]:{sink_port}", f"    max-smtp-out {CONCURRENCY}", "    retry-after 5s", "    bounce-after 1h", "</domain>"]
+        lines += [
+            f"delivery-workers {slots}",
+            "<virtual-mta-pool bench>",
+            *(f"    virtual-mta mta{number}" for number in range(1, slots + 1)),
+            "</virtual-mta-pool>",
+        ]
+    lines += [
+        "<domain *>",
+        f"    smtp-hosts [127.0.0.1]:{sink_port}",
+        f"    max-smtp-out {CONCURRENCY}",
+        "    retry-after 5s",
+        "    retry-recipients-after 5s",
+        "    bounce-after 1h",
+        "</domain>",
+    ]
     return "\n".join(lines) + "\n"
 
 

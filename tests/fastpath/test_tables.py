@@ -77,7 +77,14 @@ def test_states_that_callers_look_at(loops: Any) -> None:
 
 @pytest.mark.parametrize(
     ("plain", "wire"),
-    [(b"", b""), (b"text\r\n", b"text\r\n"), (b".\r\n", b"..\r\n"), (b"a\r\n.b\r\n..\r\n", b"a\r\n..b\r\n...\r\n"), (b"a.\r\n", b"a.\r\n"), (b"a\n.b", b"a\n.b")],
+    [
+        (b"", b""),
+        (b"text\r\n", b"text\r\n"),
+        (b".\r\n", b"..\r\n"),
+        (b"a\r\n.b\r\n..\r\n", b"a\r\n..b\r\n...\r\n"),
+        (b"a.\r\n", b"a.\r\n"),
+        (b"a\n.b", b"a\n.b"),
+    ],
 )
 def test_stuffing(loops: Any, plain: bytes, wire: bytes) -> None:
     assert loops.stuff(plain) == wire
@@ -147,14 +154,36 @@ def test_split_command(loops: Any, line: bytes, expected: object) -> None:
         *[
             (b"FROM:" + rest, None)
             for rest in (
-                b"<>", b"a@b", b" <a@b>", b"<a@b", b"<a@b>x", b"<a..b@c>", b"<.a@b>", b"<a.@b>", b"<@b>", b"<a@>", b"<a@b@c>", b"<a@-b>", b"<a@b->",
-                b"<a@b..c>", b"<a@.b>", b"<a@b.>", b"<a@[1.2.3.4]>", b'<"a"@b>', b"<\xe4@b>", b"<a@\xe4>", b"<a b@c>", b"<a\0@c>", b"<@x:a@b>", b"<a_b@c_d>",
+                b"<>",
+                b"a@b",
+                b" <a@b>",
+                b"<a@b",
+                b"<a@b>x",
+                b"<a..b@c>",
+                b"<.a@b>",
+                b"<a.@b>",
+                b"<@b>",
+                b"<a@>",
+                b"<a@b@c>",
+                b"<a@-b>",
+                b"<a@b->",
+                b"<a@b..c>",
+                b"<a@.b>",
+                b"<a@b.>",
+                b"<a@[1.2.3.4]>",
+                b'<"a"@b>',
+                b"<\xe4@b>",
+                b"<a@\xe4>",
+                b"<a b@c>",
+                b"<a\0@c>",
+                b"<@x:a@b>",
+                b"<a_b@c_d>",
             )
         ],
         (b"TO:<a@b>", None),
         (b"FROM", None),
     ],
-)  # fmt: skip
+)
 def test_parse_path(loops: Any, argument: bytes, expected: object) -> None:
     assert loops.parse_path(argument, b"FROM:") == expected
 

@@ -30,7 +30,7 @@ test: check
 check: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/cython-lint engine
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint engine
 	$(BIN)/pytest tests/test_layering.py
 
 # Line tracing, assertions and annotated HTML (engine/_fastpath.html); the next other target builds the fast one again.

@@ -71,7 +71,7 @@ def ours(dotted: str) -> str:
 
 def top(dotted: str) -> str:
     """The outermost package of *dotted*."""
-    return dotted.split(".")[0]
+    return dotted.partition(".")[0]
 
 
 def test_every_package_has_a_rule() -> None:

@@ -150,7 +150,7 @@ def test_nobody_there_is_not_running(tmp_path: Path) -> None:
 
 def test_silence_ends_at_the_deadline(tmp_path: Path) -> None:
     over = threading.Event()
-    thread = answering(tmp_path / "c.sock", lambda connection: (connection.recv(100), over.wait(PATIENCE_S))[0])  # type: ignore[arg-type,return-value]
+    thread = answering(tmp_path / "c.sock", lambda connection: (connection.recv(100), over.wait(PATIENCE_S))[0])  # type: ignore[arg-type]
     with pytest.raises(EngineError, match=r"no answer on .* within 0.1 s"):
         ask(str(tmp_path / "c.sock"), "status", timeout_s=0.1)
     over.set()

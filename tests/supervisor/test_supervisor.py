@@ -23,7 +23,7 @@ def test_starts_every_role_and_serves(fleet: Fleet) -> None:
 
 def test_the_spool_process_works_before_the_others_start(fleet: Fleet) -> None:
     fleet.start()
-    seen = []
+    seen: list[tuple[str, str]] = []
     while len(seen) < 8:
         child, event, _ = fleet.next_event()
         seen.append((child, event.partition(":")[0]))

@@ -67,8 +67,7 @@ class Listener:
         self._close_servers()
         for connection in tuple(self._connections):
             connection.abort()
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self._end_if_empty()
 
     # --- what connections call ------------------------------------------------------------------------------------------------------
 

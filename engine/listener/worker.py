@@ -28,7 +28,7 @@ GC_THRESHOLDS: Final = (50_000, 20, 50)  # sessions make few cycles; a collectio
 
 
 def run(birth: Birth, config: Config) -> int:
-    """Accept mail until SIGTERM has been obeyed; the exit status.  SpoolError if the spool process does not answer."""
+    """Accept mail until SIGTERM has been obeyed; the exit status, EX_TEMPFAIL where only the spool process failed us."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(birth, config))
 
@@ -44,9 +44,15 @@ async def _serve(birth: Birth, config: Config) -> int:
         if not lost.done():
             lost.set_result(None)
 
-    link = await SpoolLink.connect(birth.spool_socket, role="listener", index=birth.index, on_lost=on_lost)
     try:
-        segments = SegmentWriter(Path(birth.spool_path) / "bodies", link)
+        link = await SpoolLink.connect(birth.spool_socket, role="listener", index=birth.index, on_lost=on_lost)
+    except SpoolError as error:
+        on_lost(error)
+        log.close()
+        return os.EX_TEMPFAIL
+    try:
+        min_free = max((spool.min_free_space_bytes for spool in config.spools), default=0)
+        segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
         reception = Reception(config, link, segments, log)
         listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections())
         await listener.open()

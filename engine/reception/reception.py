@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
 
 SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
+DELIVER_ONLY = reply(450, "4.3.2 this host only delivers what it has, try again later")
 
 
 class Link(Protocol):
@@ -62,10 +63,13 @@ class Reception:
         self.access = Access(config)
         self.router = Router(config)
         self.software = f"engine v{__version__}"
-        self.dsn_for_relayed = bool(config.server.dsn_for_relayed_domain)
+        self._deliver_only = bool(config.spools) and all(spool.deliver_only for spool in config.spools)
+        self.dsn_for_relayed = config.server.dsn_for_relayed_domain
 
     def refusal(self) -> Reply | None:
         """Why no message can be taken in just now; None while one can."""
+        if self._deliver_only:
+            return DELIVER_ONLY
         return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
 
     def begin(self, origin: Origin, envelope: Envelope) -> Intake:

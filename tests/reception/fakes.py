@@ -121,8 +121,6 @@ CONFIG = """
 host-name mx.engine.example
 postmaster ops@corp.example
 log-file /tmp/log
-<spool /tmp/spool>
-</spool>
 <virtual-mta a>
   smtp-source-host 127.0.0.11 a.example
   host-name a.example
@@ -137,9 +135,9 @@ log-file /tmp/log
 """
 
 
-def config(clients: dict[str, ClientSettings] | None = None, relay_domain: str = "relay.example", **changes: Any) -> Config:
+def config(clients: dict[str, ClientSettings] | None = None, relay_domain: str = "relay.example", spool: str = "", **changes: Any) -> Config:
     """A Config; *clients* by IP address, *changes* of the settings of all others."""
-    loaded = build(from_text(f"{CONFIG}relay-domain {relay_domain}\n"))
+    loaded = build(from_text(f"{CONFIG}relay-domain {relay_domain}\n<spool /tmp/spool>\n{spool}\n</spool>\n"))
     assert loaded.config is not None, loaded.problems
     by_ip = clients or {}
     default = client(**changes)

@@ -289,6 +289,13 @@ def test_too_much_unacknowledged_refuses_early() -> None:
     assert refusal.text.startswith("451 4.3.0")
 
 
+def test_a_spool_that_only_delivers_takes_nothing_in() -> None:
+    settings = config(spool="deliver-only yes")
+    refusal = Reception(settings, FakeLink(), FakeSegments(), FakeLog()).refusal()  # type: ignore[arg-type]
+    assert refusal is not None
+    assert refusal.text.startswith("450 4.3.2")
+
+
 def test_the_answer_waits_for_the_spool() -> None:
     gate = Gate()
     gate.link.holding = True

@@ -11,12 +11,13 @@ from engine.config import values as v
 from engine.config.check import check
 from engine.config.lexer import Arguments, Place, ValueProblem
 from engine.config.macro import Macros
-from engine.config.model import DEFAULT_VIRTUAL_MTA, Config, DomainScope, Entry
+from engine.config.model import Config, DomainScope, Entry
 from engine.config.parser import Section, parse
 from engine.config.pattern import DomainPattern, NetworkMap, parse_network
 from engine.config.problem import Problem, Problems
 from engine.config.reading import Reader, Values
 from engine.config.record_field import check_fields
+from engine.config.settings import DEFAULT_VIRTUAL_MTA
 from engine.config.snapshot import Snapshot
 from engine.config.stanza import STANZAS, TOP
 
@@ -262,7 +263,10 @@ class _Builder:
     def members(self, name: str, pool: _Named) -> tuple[str, ...]:
         members: tuple[str, ...] = pool.values.values.get("members", ())
         if name in self.vmtas:
-            self.problems.error(pool.place, f"the pool {name!r} has the name of the virtual MTA in line {self.vmtas[name].place.line} of {self.vmtas[name].place.file}")
+            self.problems.error(
+                pool.place,
+                f"the pool {name!r} has the name of the virtual MTA in line {self.vmtas[name].place.line} of {self.vmtas[name].place.file}",
+            )
         if not members:
             self.problems.error(pool.place, f"the pool {name!r} has no virtual-mta")
         for member, place in zip(members, pool.values.all_places.get("members", ()), strict=True):
@@ -287,5 +291,3 @@ class _Builder:
         if "records" in known:
             known["records"] = tuple(dict.fromkeys(record for record in known["records"] if record in _SUPPORTED_RECORDS))
         return settings.AcctFileSettings(path=path, **known)
-
-

@@ -17,7 +17,9 @@ from engine.config.values import did_you_mean
 Later = Mapping[str, list[tuple[Place, Any]]]
 
 
-def check(config: Config, top: Section, server: Values, sources: list[Entry], pools: Mapping[str, DomainScope], later: Later, problems: Problems) -> None:
+def check(
+    config: Config, top: Section, server: Values, sources: list[Entry], pools: Mapping[str, DomainScope], later: Later, problems: Problems
+) -> None:
     """Reports to *problems* all that only the whole configuration shows."""
     _references(config, top, server, sources, problems)
     _open_relay(server, sources, problems)
@@ -33,8 +35,14 @@ def _references(config: Config, top: Section, server: Values, sources: list[Entr
     for entry in sources:
         name = entry.values.get("default_virtual_mta")
         if name is not None and name not in known:
-            problems.error(entry.places["default_virtual_mta"], f"default-virtual-mta: neither a virtual MTA nor a pool is named {name!r}{did_you_mean(name, known)}")
-    named = [(listener.source, place) for listener, place in zip(server.values.get("smtp_listener", ()), server.all_places.get("smtp_listener", ()), strict=False)]
+            problems.error(
+                entry.places["default_virtual_mta"],
+                f"default-virtual-mta: neither a virtual MTA nor a pool is named {name!r}{did_you_mean(name, known)}",
+            )
+    named = [
+        (listener.source, place)
+        for listener, place in zip(server.values.get("smtp_listener", ()), server.all_places.get("smtp_listener", ()), strict=False)
+    ]
     for section in top.sections:
         if section.tag == "smtp-listener":
             named += [(statement.argument.strip('"'), statement.place) for statement in section.statements if statement.name == "source"]

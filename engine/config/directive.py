@@ -1,4 +1,6 @@
-"""What a directive is: one row of a table.  What works is a field of a frozen dataclass (`directive`, `repeated`); the rest are rows (`later`, `ignored`).
+"""What a directive is: one row of a table.
+
+What works is a field of a frozen dataclass (`directive`, `repeated`), the rest are rows (`later`, `ignored`).
 
 A field's name is the directive's, with its unit at the end: `connect_timeout_s` is connect-timeout.
 """

@@ -176,9 +176,10 @@ class Arguments:
     def starts_with(self, word: str) -> bool:
         """Whether the next argument is *word*, which is then taken."""
         start = self._skip_blanks()
-        if self._text[start : start + len(word)] != word or not self._text[start + len(word) : start + len(word) + 1].strip() == "":
+        end = start + len(word)
+        if not self._text.startswith(word, start) or self._text[end : end + 1].strip():
             return False
-        self.position = start + len(word)
+        self.position = end
         return True
 
     def end(self) -> None:

@@ -20,6 +20,25 @@ from engine.config.settings import (
     VirtualMtaPool,
 )
 from engine.config.slot import Slot, assign
+from engine.config.values import HostSpec, ListenerSettings, SourceHost
+
+__all__ = [
+    "DEFAULT_VIRTUAL_MTA",
+    "AcctFileSettings",
+    "ClientSettings",
+    "Config",
+    "DomainScope",
+    "DomainSettings",
+    "Entry",
+    "HostSpec",
+    "ListenerSettings",
+    "ServerSettings",
+    "Slot",
+    "SourceHost",
+    "SpoolSettings",
+    "VirtualMta",
+    "VirtualMtaPool",
+]
 
 _CACHED_DOMAINS = 16_384
 _CACHED_MERGES = 4_096
@@ -78,7 +97,9 @@ class Config:
     def __post_init__(self) -> None:
         clients = lru_cache(maxsize=_CACHED_MERGES)(self._merge_client)
         domains = lru_cache(maxsize=_CACHED_MERGES)(_merge_domain)
-        object.__setattr__(self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(lambda ip, listener_source="": clients(self._client_entries(ip, listener_source))))
+        object.__setattr__(
+            self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(lambda ip, listener_source="": clients(self._client_entries(ip, listener_source)))
+        )
         object.__setattr__(self, "domain", lru_cache(maxsize=_CACHED_DOMAINS)(lambda domain, vmta: domains(self.domain_entries(domain, vmta))))
 
     def domain_entries(self, domain: str, vmta: str) -> tuple[Entry, ...]:
@@ -128,5 +149,3 @@ def _merge_domain(entries: tuple[Entry, ...]) -> DomainSettings:
     for entry in entries:
         values.update(entry.values)
     return DomainSettings(**values)
-
-

@@ -127,7 +127,9 @@ class _Parser:
             self.problems.error(line.place, "include: the name of a file is missing")
             return
         if "://" in argument:
-            self.problems.error(line.place, "include: only files are read; fetch what an address holds to a file, so that a start never depends on another host")
+            self.problems.error(
+                line.place, "include: only files are read; fetch what an address holds to a file, so that a start never depends on another host"
+            )
             return
         pattern = resolve(line.place.file, argument)
         if not is_wild(pattern):

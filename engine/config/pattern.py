@@ -101,7 +101,9 @@ class DomainPattern:
         return self.reach != "exact" and domain.endswith(f".{self.name}")
 
     def __str__(self) -> str:
-        return {"all": "*", "exact": self.name, "subdomains": f"*.{self.name}", "tree": f"[*.]{self.name}", "network": f"[{self.network}]"}[self.reach]
+        return {"all": "*", "exact": self.name, "subdomains": f"*.{self.name}", "tree": f"[*.]{self.name}", "network": f"[{self.network}]"}[
+            self.reach
+        ]
 
 
 def literal_address(domain: str) -> Address | None:

@@ -22,7 +22,10 @@ def _server() -> tuple[Directive, ...]:
         later("dsn-failed-body-template-from", v.file),
         later("dsn-failed-from-template", v.text),
         later("dsn-failed-subject-template", v.text),
-        *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-pipelining", "has-verp", "log-blacklist")),
+        *(
+            later(f"dummy-smtp-{flag}", v.boolean, "false")
+            for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-pipelining", "has-verp", "log-blacklist")
+        ),
         later("dummy-smtp-blacklist", v.file),
         later("dummy-smtp-blacklist-bounce-method", v.name),
         later("dummy-smtp-blacklist-bounce-percent", v.percent),
@@ -48,7 +51,7 @@ def _server() -> tuple[Directive, ...]:
         later("include-headers-from", v.file, stops="send mail without these headers"),
         later("invalid-virtual-mta-fallback", v.name, stops="send mail for unknown virtual MTAs from elsewhere"),
         later("ip-connection-limit", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
-        later("mx-connection-limit", v.name_limit, stops="open more connections than this"),
+        later("mx-connection-limit", v.name_limit, "* unlimited", stops="open more connections than this"),
         later("log-auto-rotation", v.boolean, "false"),
         later("log-file-world-readable", v.boolean, "false"),
         later("log-rotate", v.number, "0"),

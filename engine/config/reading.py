@@ -69,7 +69,9 @@ class Reader:
                 self._pending(statement, row, stanza, value)
             elif row.field:
                 if row.field == "smtp_hosts" and row.field in values.values and not self._same_name(values, section, statement):
-                    self.problems.warning(statement.place, f"route and smtp-hosts are one setting: this replaces line {values.places[row.field].line}")
+                    self.problems.warning(
+                        statement.place, f"route and smtp-hosts are one setting: this replaces line {values.places[row.field].line}"
+                    )
                 values.set(row, value, statement.place)
             else:
                 self.special.append(statement)
@@ -143,7 +145,10 @@ class Reader:
             arguments.end()
         except ValueProblem as problem:
             text = "not what this directive wants" if row.type.secret and problem.text != "argument missing" else problem.text
-            self.problems.error(statement.place_of(problem.offset), f"{row.name}: {text}; {row.type.name} is expected" if not statement.argument else f"{row.name}: {text}")
+            self.problems.error(
+                statement.place_of(problem.offset),
+                f"{row.name}: {text}; {row.type.name} is expected" if not statement.argument else f"{row.name}: {text}",
+            )
             return _BAD
         self._read[key] = value
         return value
@@ -169,11 +174,11 @@ class Reader:
 
     def _unknown(self, name: str, stanza: Stanza) -> str:
         here = f" in <{stanza.tag}>" if stanza.tag else ""
+        if name in STANZAS and stanza.tag in STANZAS[name].parents:
+            return f"{name} is a stanza: <{name} ...>"
         if elsewhere := holders(name):
             return f"{name} does not belong {here.strip() or 'at the top level'}, but in {', '.join(elsewhere)}"
-        if name in STANZAS:
-            return f"{name} is a stanza: <{name} ...>"
-        near = self._near(name, stanza.directives) or self._near(name, {row for other in STANZAS.values() for row in other.directives})
+        near = self._near(name, {row for other in STANZAS.values() for row in other.directives})
         return f"unknown directive {name[:60]!r}{here}{near}"
 
     def _near(self, name: str, known: Any) -> str:

@@ -7,8 +7,9 @@ from engine.config.problem import Problems
 from engine.config.values import did_you_mean, parse_value, record_fields
 
 _DELIVERY = (
-    "type timeLogged timeQueued timeFirstAttempt totalSecondsQueued orig rcpt orcpt dsnAction dsnStatus dsnDiag dsnMta bounceCat srcType srcMta dlvType dlvSourceIp"
-    " dlvDestinationIp dlvEsmtpAvailable dlvSize vmta jobId envId queue vmtaPool userString dlvTlsProtocol dlvTlsCipher rcvSmtpUser"
+    "type timeLogged timeQueued timeFirstAttempt totalSecondsQueued orig rcpt orcpt dsnAction dsnStatus dsnDiag dsnMta bounceCat srcType srcMta"
+    " dlvType dlvSourceIp dlvDestinationIp dlvEsmtpAvailable dlvSize vmta jobId envId queue vmtaPool userString dlvTlsProtocol dlvTlsCipher"
+    " rcvSmtpUser id"
 )
 _FIELDS = {
     "d": _DELIVERY,
@@ -21,7 +22,7 @@ _FIELDS = {
 }
 _FIELDS["rs"] = _FIELDS["rb"]
 COLUMNS: dict[str, dict[str, str]] = {record: {name.lower(): name for name in names.split()} for record, names in _FIELDS.items()}
-_EMPTY = frozenset("bouncecat userstring dlvtlsprotocol dlvtlscipher rcvsmtpuser totalsecondsqueued".split())
+_EMPTY = frozenset(["bouncecat", "userstring", "dlvtlsprotocol", "dlvtlscipher", "rcvsmtpuser", "totalsecondsqueued"])
 
 
 def check_fields(statement: Statement, known: dict[str, tuple[str, ...]], problems: Problems) -> None:
@@ -37,10 +38,8 @@ def check_fields(statement: Statement, known: dict[str, tuple[str, ...]], proble
         elif lower.startswith(("header_", "arf_", "dlvproxy")) and len(name) > 7:
             fields.append("!" * negated + name)
         else:
-            problems.error(statement.place_of(offset), f"record-fields {record}: no column {name[:60]!r}{did_you_mean(name, COLUMNS[record])}")
+            problems.error(statement.place_of(offset), f"record-fields {record}: no column {name[:60]!r}{did_you_mean(name, COLUMNS[record].values())}")
             continue
         if not negated and name != "*" and (lower in _EMPTY or lower not in COLUMNS[record]):
             problems.unsupported(statement.place_of(offset), f"record-fields {record}: the column {name[:60]} is not supported yet: it stays empty")
     known[record] = tuple(fields)
-
-

@@ -16,7 +16,9 @@ DEFAULT_VIRTUAL_MTA = "{default}"
 class ServerSettings:
     """What stands outside every stanza."""
 
-    smtp_listener: tuple[v.ListenerSettings, ...] = repeated(v.listener, "Address and port to accept SMTP on; a CIDR means every local address in it.  0.0.0.0:25 if none is given.")
+    smtp_listener: tuple[v.ListenerSettings, ...] = repeated(
+        v.listener, "Address and port to accept SMTP on; a CIDR means every local address in it.  0.0.0.0:25 if none is given."
+    )
     host_name: tuple[str, ...] = repeated(v.host_name, "Our names: the first one greets, for each of them we are the final destination.")
     postmaster: tuple[str, ...] = repeated(v.mail_address, "Who reads mail to the local postmaster and abuse.")
     log_file: str = directive(v.file, "", "The log.  Required.")
@@ -33,7 +35,9 @@ class ServerSettings:
         v.source_host, "Address to send from and its EHLO name, for virtual MTAs without their own.", aliases=(("smtp-source-ip", v.source_address),)
     )
     domain_precedence: str = directive(
-        v.choice("scope", "specific"), "scope", "Who wins: the narrower scope (virtual MTA over pool over global), or the more specific domain.  Ours."
+        v.choice("scope", "specific"),
+        "scope",
+        "Who wins: the narrower scope (virtual MTA over pool over global), or the more specific domain.  Ours.",
     )
     listener_workers: int = directive(v.limit, "0", "Processes that accept mail; 0: by the number of cores.  Ours.")
     delivery_workers: int = directive(v.limit, "0", "Processes that deliver mail; 0: by the number of cores.  Ours.")
@@ -81,18 +85,26 @@ class DomainSettings:
     max_msg_per_connection: int = directive(v.limit, "0", "Messages after which a connection is closed; 0: no limit.")
     max_rcpt_per_message: int = directive(v.count, "1000", "Most recipients in one SMTP transaction.", aliases=("max-rcpt-per-transaction",))
     max_errors_per_connection: int = directive(v.limit, "unlimited", "Refused recipients after which a connection is closed; 0: no limit.")
-    retry_after: tuple[float, ...] = directive(v.seconds_list, "10m", "Time from a queue's failure to its next attempt: one value per failure in a row, the last repeats.")
+    retry_after: tuple[float, ...] = directive(
+        v.seconds_list, "10m", "Time from a queue's failure to its next attempt: one value per failure in a row, the last repeats."
+    )
     retry_recipients_after_s: float = directive(v.positive_seconds, "10m", "Time from a recipient's 4xx to its next attempt.")
     retry_after_dns_error_s: float = directive(v.positive_seconds, "1m", "Time from a failed look-up to the next.")
     bounce_after_s: float = directive(v.positive_seconds, "4d12h", "How old mail gets before it bounces.")
-    bounce_upon_no_mx: float | None = directive(v.no_mx, "false", "Bounce when there is no MX: at once (true), at this age, or only at bounce-after (false).")
+    bounce_upon_no_mx: float | None = directive(
+        v.no_mx, "false", "Bounce when there is no MX: at once (true), at this age, or only at bounce-after (false)."
+    )
     bounce_upon_5xx_greeting: bool = directive(v.boolean, "true", "Whether a 5xx greeting bounces the mail.")
     smtp_hosts: tuple[tuple[v.HostSpec, ...], ...] = directive(
         v.smtp_hosts, "", "Next hops instead of the domain's MXs; , between equals, ; before the next preference.", aliases=("route",), empty=()
     )
     default_smtp_port: int = directive(v.port, "25", "Port of next hops that name none.")
     mx_connection_attempts: int = directive(v.count, "10", "Hosts tried in one attempt.")
-    type: str = directive(v.choice("smtp", "discard", "pipe", "file", "http-delivery"), "smtp", "smtp, or discard: report as delivered and forget.  Others stop the start.")
+    type: str = directive(
+        v.choice("smtp", "discard", "pipe", "file", "http-delivery"),
+        "smtp",
+        "smtp, or discard: report as delivered and forget.  Others stop the start.",
+    )
     connect_timeout_s: float = directive(v.positive_seconds, "2m", "How long a connection may take to open.")
     smtp_greeting_timeout_s: float = directive(v.positive_seconds, "5m", "How long to wait for the greeting.")
     smtp_multiple_line_response_timeout_s: float = directive(v.positive_seconds, "5m", "How long to wait for a whole reply.")
@@ -110,7 +122,10 @@ class VirtualMta:
 
     name: str
     source_hosts: tuple[v.SourceHost, ...] = repeated(
-        v.source_host, "Address or CIDR to send from and its EHLO name; several take turns.", name="smtp-source-host", aliases=(("smtp-source-ip", v.source_address),)
+        v.source_host,
+        "Address or CIDR to send from and its EHLO name; several take turns.",
+        name="smtp-source-host",
+        aliases=(("smtp-source-ip", v.source_address),),
     )
     host_name: str = directive(v.host_name, "", "EHLO name where smtp-source-host gives none.")
     max_smtp_out: int = directive(v.limit, "unlimited", "Connections over all queues of the virtual MTA; 0: no limit.")

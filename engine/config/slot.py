@@ -32,7 +32,9 @@ def assign(virtual_mtas: Mapping[str, Sequence[Network]], workers: int) -> tuple
     slots = [
         Slot(
             tuple(sorted(name for names, _ in group for name in names)),
-            tuple(str(n.network_address) if n.prefixlen == n.max_prefixlen else str(n) for n in sorted((n for _, ns in group for n in ns), key=_order)),
+            tuple(
+                str(n.network_address) if n.prefixlen == n.max_prefixlen else str(n) for n in sorted((n for _, ns in group for n in ns), key=_order)
+            ),
         )
         for group in owned
     ]
@@ -75,5 +77,8 @@ def _order(network: Network) -> tuple[int, int, int]:
 
 
 def _preferred(networks: list[Network]) -> int:
-    """A number for a component; the sum of an address's bytes tells neighbours apart whichever byte they differ in, where a hash would put half of them together."""
+    """A number for a component.
+
+    The sum of an address's bytes tells neighbours apart, whichever byte they differ in; a hash would put half of them together.
+    """
     return sum(networks[0].network_address.packed) if networks else 0

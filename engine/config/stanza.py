@@ -12,7 +12,7 @@ from engine.config.pending import PENDING
 from engine.config.values import ValueType
 
 _INCLUDE = Directive("include", v.file, "", "Read another file, or all that a wildcard matches, here.  Relative to the including file.")
-_MACRO = Directive("domain-macro", v.words, "", "A name for a list of domains or parts of them, for use as $name.")
+_MACRO = Directive("domain-macro", v.macro, "", "A name for a list of domains or parts of them, for use as $name.")
 _RELAY_DOMAIN = Directive("relay-domain", v.domain_pattern_texts, "", "Recipient domains that anyone may send to.", field="relay_domain", repeat=True)
 _OLD_SPOOL = Directive("spool", v.file, "", "Old form of <spool>.")
 _RECORD_FIELDS = Directive("record-fields", v.record_fields, "", "Type, then columns: names, *, !name, header_X.  One line per type.", repeat=True)
@@ -92,5 +92,3 @@ STANZAS: dict[str, Stanza] = _table(
 def holders(name: str) -> list[str]:
     """The stanzas in which the directive *name* may stand, as an operator writes them."""
     return [f"<{tag}>" if tag else "the top level" for tag, stanza in STANZAS.items() if name in stanza.directives]
-
-

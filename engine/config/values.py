@@ -78,7 +78,9 @@ def _convert(text: str, offset: int, read: Callable[[str], T]) -> T:
     except ValueProblem:
         raise
     except ValueError as error:
-        raise ValueProblem(f"{text[:60]!r} is {error}" if str(error).startswith(("not ", "a ")) else f"{text[:60]!r}: {error}", max(0, offset)) from None
+        raise ValueProblem(
+            f"{text[:60]!r} is {error}" if str(error).startswith(("not ", "a ")) else f"{text[:60]!r}: {error}", max(0, offset)
+        ) from None
 
 
 def many(name: str, read: Callable[[str], T], *, most: int | None = None, separators: str = ",") -> ValueType[tuple[T, ...]]:
@@ -322,6 +324,11 @@ def _parse_network_and(read: Callable[[str], Any]) -> Callable[[Arguments], tupl
     return parse
 
 
+def _parse_name_limit(arguments: Arguments) -> tuple[str, int] | None:
+    pattern, bound = _read(arguments, _name), _read(arguments, _limit)
+    return (pattern, bound) if bound else None  # None: unlimited
+
+
 def _parse_words(least: int, most: int) -> Callable[[Arguments], tuple[str, ...]]:
     def parse(arguments: Arguments) -> tuple[str, ...]:
         words = [arguments.word()]
@@ -421,6 +428,7 @@ data_rate = one("data rate", units.parse_rate)
 name = one("name", _name)
 names = many("names", _name)
 text = ValueType("text", _parse_rest)
+macro = ValueType("name, values", _parse_rest)  # the quoting of single values is read with the macros
 secret = ValueType("text", _parse_rest, secret=True)
 words = ValueType("words", _parse_words(1, 100))
 two_words = ValueType("two values", _parse_words(2, 2))
@@ -443,7 +451,7 @@ header_pattern_action = ValueType("header /regex/ result", lambda a: (_read(a, _
 network_limit = ValueType("CIDR N", _parse_network_and(_limit))
 network_rate = ValueType("CIDR rate", _parse_network_and(units.parse_rate))
 network_words = ValueType("CIDR and level", lambda a: (_read(a, parse_network), a.rest() if not a.at_end else a.word()))
-name_limit = ValueType("name N", lambda a: (_read(a, _name), _read(a, _limit)))
+name_limit = ValueType("name N", _parse_name_limit)
 domain_pattern_texts = many("domain patterns", _name)
 domain_key = ValueType("selector, domain, file", _parse_domain_key)
 name_or_empty = one("name", _name_or_empty)

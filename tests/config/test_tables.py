@@ -1,0 +1,135 @@
+"""The directive tables: every name of PowerMTA's is known, its document is up to date, and what stops a start does so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import build, from_text
+from engine.config.document import document
+from engine.config.stanza import STANZAS
+
+HERE = Path(__file__).parent
+BASE = "log-file /l\n<spool /s>\n</spool>\nsmtp-listener 0/0:25\n"
+
+
+def known_names() -> dict[str, list[str]]:
+    scopes: dict[str, list[str]] = {}
+    for line in (HERE / "directives.txt").read_text().splitlines():
+        if line.endswith(":"):
+            names = scopes.setdefault(line.removesuffix(":").replace("global", ""), [])
+        else:
+            names.extend(line.split())
+    return scopes
+
+
+def test_every_directive_of_powermta_is_known_in_its_scope() -> None:
+    names = known_names()
+    assert len({name for every in names.values() for name in every}) == 395
+    assert [(scope, name) for scope, every in names.items() for name in every if name not in STANZAS[scope].directives] == []
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert (HERE.parents[1] / "docs" / "config.md").read_text() == document(), "run python -m engine.config.document > docs/config.md"
+
+
+def test_rows_are_complete() -> None:
+    for stanza in STANZAS.values():
+        for row in stanza.directives.values():
+            assert row.help and row.type.name and row.name == row.name.lower()
+            assert not (row.stops and row.status != "later")
+
+
+def said(scope: str, line: str) -> list[str]:
+    text = f"{line}\n" if not scope else f"<{scope}>\n{line}\n</{scope.split()[0]}>\n"
+    return [p.severity for p in build(from_text(BASE + text)).problems if p.line > 4]
+
+
+@pytest.mark.parametrize(
+    ("scope", "line", "harmless"),
+    [
+        ("source 0/0", "require-auth true", "require-auth false"),
+        ("source 0/0", "require-starttls-before-auth yes", "require-starttls-before-auth no"),
+        ("source 0/0", "suppression-lists a, b", 'suppression-lists ""'),
+        ("source 0/0", "pattern-list a", ""),
+        ("source 0/0", "rewrite-list a", ""),
+        ("source 0/0", "verp-default yes", "verp-default no"),
+        ("source 0/0", "bcc a@b.example", ""),
+        ("source 0/0", "check-spf-inbound yes", "check-spf-inbound no"),
+        ("source 0/0", "process-x-dkim-key yes", "process-x-dkim-key no"),
+        ("source 0/0", "default-virtual-mta by-smtp-source-ip", "default-virtual-mta {default}"),
+        ("source 0/0", "source-group g", ""),
+        ("domain *", "require-starttls true", "require-starttls false"),
+        ("domain *", "max-msg-rate 10/h", "max-msg-rate unlimited"),
+        ("domain *", "max-msg-rate 1/5m", "max-msg-rate 0"),
+        ("domain *", "max-connect-rate 10/h", "max-connect-rate 0/h"),
+        ("domain *", "max-data-volume-rate 10g/2h", "max-data-volume-rate unlimited"),
+        ("domain *", "max-msg-per-hour 10", "max-msg-per-hour 0"),
+        ("domain *", "source-ip-max-msg-rate 0/0 10/h", "source-ip-max-msg-rate 0/0 unlimited"),
+        ("domain *", "source-ip-max-smtp-out 10/8 5", "source-ip-max-smtp-out 10/8 unlimited"),
+        ("domain *", "max-smtp-out-per-source-ip 5", "max-smtp-out-per-source-ip unlimited"),
+        ("domain *", "smtp-out-rampup-interval 1s", "smtp-out-rampup-interval 0"),
+        ("domain *", "dkim-sign yes", "dkim-sign no"),
+        ("domain *", "dkim-sign if-x-dkim-options-present", "dkim-sign false"),
+        ("domain *", "second-dkim-sign yes", "second-dkim-sign no"),
+        ("domain *", "smtp-pattern-list a", 'smtp-pattern-list ""'),
+        ("domain *", "queue-to a.rollup", 'queue-to ""'),
+        ("domain *", "reroute-to-virtual-mta a", 'reroute-to-virtual-mta ""'),
+        ("domain *", "backoff-reroute-to-virtual-mta a", 'backoff-reroute-to-virtual-mta ""'),
+        ("domain *", "type pipe", "type discard"),
+        ("domain *", "type file", "type smtp"),
+        ("domain *", "auth-username me", 'auth-username ""'),
+        ("domain *", "use-dane true", "use-dane false"),
+        ("domain *", "use-mta-sts true", "use-mta-sts false"),
+        ("domain *", "remove-header x-a", 'remove-header ""'),
+        ("virtual-mta m", "max-smtp-msg-rate 10/h", "max-smtp-msg-rate unlimited"),
+        ("virtual-mta m", "use-proxy p", 'use-proxy ""'),
+        ("", "alias a b@c.example", ""),
+        ("", "mx-connection-limit *.example 5", "mx-connection-limit *.example unlimited"),
+        ("", "ip-connection-limit 10/8 5", "ip-connection-limit 10/8 unlimited"),
+        ("", "use-proxy p", 'use-proxy ""'),
+        ("acct-file /a", "privacy-policy redact X", "privacy-policy retain"),
+        ("smtp-listener 0/0:465", "immediate-tls true", "immediate-tls false"),
+        ("mx-rollup-list", "mx a.example a.rollup", None),
+        ("bounce-processor", "deliver-unmatched-email no", None),
+        ("aliases", "alias a b", None),
+    ],
+)  # fmt: skip
+def test_what_would_break_a_promise_stops_the_start(scope: str, line: str, harmless: str | None) -> None:
+    assert "error" in said(scope, line)
+    if harmless:
+        assert said(scope, harmless) == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "line"),
+    [
+        ("", "http-mgmt-port 8080"),
+        ("", "domain-key s, *, /k.pem"),
+        ("", "smtp-port 2525"),
+        ("source 0/0", "allow-starttls true"),
+        ("source 0/0", "smtp-max-auth-failure-rate 1/min"),
+        ("domain *", "use-starttls true"),
+        ("domain *", "backoff-max-msg-rate 1/m"),
+        ("domain *", "max-cold-virtual-mta-msg 100/d"),
+        ("acct-file /a", "max-size 50M"),
+        ("acct-file /a", "records d, rb"),
+        ("acct-file |/bin/x", "records d"),
+        ("smtp-user a@b", "password hush"),
+    ],
+)
+def test_the_others_are_only_listed(scope: str, line: str) -> None:
+    assert said(scope, line) == ["unsupported"]
+
+
+def test_old_listener_directives_count_where_there_is_no_listener() -> None:
+    assert [p.severity for p in build(from_text("log-file /l\nsmtp-port 2525\n")).problems] == ["unsupported", "error"]
+
+
+def test_cold_virtual_mtas_stop_the_start_only_with_a_limit() -> None:
+    vmta = "<virtual-mta m>\ncold-virtual-mta n\n{}</virtual-mta>\n<virtual-mta n>\n</virtual-mta>\n"
+    limit = "<domain *>\nmax-cold-virtual-mta-msg {}\n</domain>\n"
+    assert build(from_text(BASE + vmta.format(""))).config is not None
+    assert build(from_text(BASE + vmta.format(limit.format("0/d")))).config is not None
+    assert build(from_text(BASE + vmta.format(limit.format("0/d,5/d")))).config is None

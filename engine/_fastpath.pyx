@@ -111,35 +111,6 @@ cdef inline bytes slice_of(const unsigned char *at, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<const char *>at, size)
 
 
-# --- lines ----------------------------------------------------------------------------------------------------------------------------
-
-
-cdef Py_ssize_t find_line_end(Span data, Py_ssize_t start) noexcept nogil:
-    cdef const unsigned char *lf
-    cdef const unsigned char *cr
-    cdef const unsigned char *begin = data.at + start
-    cdef const unsigned char *end = data.at + data.size
-    if start >= data.size:
-        return C_NEED_DATA
-    lf = <const unsigned char *>memchr(begin, LF, end - begin)
-    cr = <const unsigned char *>memchr(begin, CR, (lf if lf != NULL else end) - begin)
-    if lf == NULL:
-        return C_NEED_DATA if cr == NULL or cr == end - 1 else C_BARE_EOL
-    return lf + 1 - data.at if cr != NULL and cr == lf - 1 else C_BARE_EOL
-
-
-def line_end(data not None, Py_ssize_t start=0):
-    """Offset just past the next CRLF at or after *start*; NEED_DATA or BARE_EOL otherwise (RFC 5321 §2.3.8)."""
-    cdef Py_buffer view
-    cdef Span span
-    assert start >= 0
-    open_span(data, &span, &view)
-    try:
-        return find_line_end(span, start)
-    finally:
-        PyBuffer_Release(&view)
-
-
 # --- message bodies -------------------------------------------------------------------------------------------------------------------
 
 
@@ -356,29 +327,47 @@ def find_fields(data not None, tuple names not None):
 # --- commands -------------------------------------------------------------------------------------------------------------------------
 
 
-def split_command(line not None):
-    """(verb in upper case, argument without the blanks around it) of a command line without its CRLF."""
+cdef Py_ssize_t find_line_end(Span data, Py_ssize_t start) noexcept nogil:
+    cdef const unsigned char *lf
+    cdef const unsigned char *cr
+    cdef const unsigned char *begin = data.at + start
+    cdef const unsigned char *end = data.at + data.size
+    if start >= data.size:
+        return C_NEED_DATA
+    lf = <const unsigned char *>memchr(begin, LF, end - begin)
+    cr = <const unsigned char *>memchr(begin, CR, (lf if lf != NULL else end) - begin)
+    if lf == NULL:
+        return C_NEED_DATA if cr == NULL or cr == end - 1 else C_BARE_EOL
+    return lf + 1 - data.at if cr != NULL and cr == lf - 1 else C_BARE_EOL
+
+
+def read_command(data not None, Py_ssize_t start=0):
+    """(offset past the CRLF of the command line at *start*, NEED_DATA or BARE_EOL; its verb; its argument).  RFC 5321 §2.3.8."""
     cdef Py_buffer view
     cdef Span span
-    cdef Py_ssize_t size = 0
-    cdef Py_ssize_t at, stop, i
+    cdef Py_ssize_t end, size, at, stop, i
     cdef bytes verb
     cdef char *to
-    open_span(line, &span, &view)
+    assert start >= 0
+    open_span(data, &span, &view)
     try:
-        while size < span.size and not is_blank(span.at[size]):
-            size += 1
+        end = find_line_end(span, start)
+        if end < 0:
+            return end, b"", b""
+        stop = end - 2
+        at = start
+        while at < stop and not is_blank(span.at[at]):
+            at += 1
+        size = at - start
         verb = PyBytes_FromStringAndSize(NULL, size)
         to = PyBytes_AS_STRING(verb)
         for i in range(size):
-            to[i] = <char>upper(span.at[i])
-        at = size
-        stop = span.size
+            to[i] = <char>upper(span.at[start + i])
         while at < stop and is_blank(span.at[at]):
             at += 1
         while stop > at and is_blank(span.at[stop - 1]):
             stop -= 1
-        return verb, slice_of(span.at + at, stop - at)
+        return end, verb, slice_of(span.at + at, stop - at)
     finally:
         PyBuffer_Release(&view)
 

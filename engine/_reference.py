@@ -22,21 +22,9 @@ BODY_LENIENT = 8  # flag: BARE_EOL was answered
 _BLANKS = b" \t"
 
 
-def line_end(data: Buffer, start: int = 0) -> int:
-    """Offset just past the next CRLF at or after *start*; NEED_DATA while there is none; BARE_EOL if a CR or LF that is no CRLF comes first.
-
-    *start* is where a line starts.  A CR that is the last byte may still become a CRLF.  RFC 5321 §2.3.8.
-    """
-    found = _LINE_END.search(data, start)
-    if found is None:
-        return NEED_DATA
-    return found.end() if found.end() - found.start() == 2 else BARE_EOL
-
-
 # What a state remembers: the end of what went before, as far as it matters (line start, in a line, CR, dot at a line start, the same and CR).
 _BEFORE = (b"\r\n", b"", b"\r", b"\r\n.", b"\r\n.\r")
 _TAILS = ((b"\r\n.\r", BODY_DOT_CR), (b"\r\n.", BODY_DOT), (b"\r\n", BODY_START), (b"\r", 2))
-_LINE_END = re.compile(rb"\r\n|\r(?!\Z)|\n")
 _STRICT_EVENT = re.compile(rb"\r\n\.\r\n|\r(?!\n|\Z)|(?<!\r)\n")
 
 
@@ -112,10 +100,22 @@ def find_fields(data: Buffer, names: tuple[bytes, ...]) -> tuple[int, list[tuple
     return len(text), found
 
 
-def split_command(line: Buffer) -> tuple[bytes, bytes]:
-    """(verb in upper case, its argument without the blanks around it) of a command line without its CRLF."""
-    verb, *rest = re.split(rb"[ \t]", bytes(line), maxsplit=1)
-    return verb.upper(), rest[0].strip(_BLANKS) if rest else b""
+_LINE_END = re.compile(rb"\r\n|\r(?!\Z)|\n")
+
+
+def read_command(data: Buffer, start: int = 0) -> tuple[int, bytes, bytes]:
+    """(offset just past the CRLF of the command line at *start*, its verb in upper case, its argument without the blanks around it).
+
+    In place of the offset: NEED_DATA while there is no CRLF (a CR that is the last byte may become one); BARE_EOL if a CR or LF that is no CRLF
+    comes before it.  RFC 5321 §2.3.8, §2.4.
+    """
+    found = _LINE_END.search(data, start)
+    if found is None:
+        return NEED_DATA, b"", b""
+    if found.end() - found.start() < 2:
+        return BARE_EOL, b"", b""
+    verb, *rest = re.split(rb"[ \t]", bytes(data[start : found.start()]), maxsplit=1)
+    return found.end(), verb.upper(), rest[0].strip(_BLANKS) if rest else b""
 
 
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"

@@ -30,18 +30,17 @@ BODY_START = _chosen.BODY_START
 BODY_DOT = _chosen.BODY_DOT
 BODY_DOT_CR = _chosen.BODY_DOT_CR
 BODY_LENIENT = _chosen.BODY_LENIENT
-line_end = _chosen.line_end
 scan_body = _chosen.scan_body
 stuff = _chosen.stuff
 unstuff = _chosen.unstuff
 has_8bit = _chosen.has_8bit
 find_fields = _chosen.find_fields
-split_command = _chosen.split_command
 parse_path = _chosen.parse_path
+read_command = _chosen.read_command
 scan_reply = _chosen.scan_reply
 shared_add = _chosen.shared_add
 
 __all__ = [
     "BARE_EOL", "BODY_DOT", "BODY_DOT_CR", "BODY_LENIENT", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA",
-    "find_fields", "has_8bit", "line_end", "parse_path", "scan_body", "scan_reply", "shared_add", "split_command", "stuff", "unstuff",
+    "find_fields", "has_8bit", "parse_path", "read_command", "scan_body", "scan_reply", "shared_add", "stuff", "unstuff",
 ]  # fmt: skip

@@ -42,6 +42,8 @@ class Reply(NamedTuple):
 
     def encode(self) -> bytes:
         """The bytes that go on the wire, every line with code and CRLF."""
+        if len(self.lines) == 1:
+            return f"{self.code} {self.lines[0]}\r\n".encode("latin-1", "replace")
         last = len(self.lines) - 1
         return "".join([f"{self.code}{'-' if i < last else ' '}{line}\r\n" for i, line in enumerate(self.lines)]).encode("latin-1", "replace")
 

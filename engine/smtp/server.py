@@ -19,7 +19,7 @@ from typing import Protocol
 
 from engine import __version__
 from engine.errors import LocalProtocolError
-from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, line_end, scan_body, split_command
+from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.reply import Reply
 from engine.smtp.command import read_mail, read_rcpt
 from engine.smtp.extensions import Parameters, ehlo_reply
@@ -72,6 +72,7 @@ class ServerLimits:
     max_line_bytes: int = 2048
     max_errors: int = 20
     max_commands_without_mail: int = 100
+    max_recipients: int = field(init=False)  # of one message, all told
     greeting: bytes = field(init=False)
     helo: bytes = field(init=False)
     ehlo: bytes = field(init=False)
@@ -79,15 +80,11 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
+        put(self, "max_recipients", min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt))
         put(self, "greeting", f"220 {self.host_name} (engine v{__version__}) ESMTP service ready\r\n".encode("ascii"))
         put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
         put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes).encode())
         put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))
-
-    @property
-    def max_recipients(self) -> int:
-        """How many recipients one message may have here."""
-        return min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt)
 
 
 class Handler(Protocol):
@@ -131,14 +128,13 @@ class ServerConnection:
     """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
 
     __slots__ = (
-        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_max_recipients", "_overlong", "_recipients",
+        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail",  "_overlong", "_recipients",
         "_refusal", "_scan", "_size", "phase",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
         self._handler = handler
         self._limits = settings
-        self._max_recipients = settings.max_recipients
         self.phase = _COMMANDS
         self._held = b""  # received, not consumed
         self._overlong = False  # throwing a line away up to its CRLF
@@ -224,7 +220,7 @@ class ServerConnection:
 
     def _read_command(self, data: bytes, at: int, out: list[bytes]) -> int:
         """Take one command line at *at*; the offset behind it, or the end of *data* if it is not there yet."""
-        end = line_end(data, at)
+        end, verb, argument = read_command(data, at)
         if end < 0:
             if end == BARE_EOL:
                 out.append(self._close(_BARE_IN_COMMAND))
@@ -242,7 +238,6 @@ class ServerConnection:
         if self._commands_left < 0:
             out.append(self._close(_TOO_MANY_COMMANDS))
             return end
-        verb, argument = split_command(data[at : end - 2])
         command = _VERBS.get(verb)
         out.append(command(self, argument) if command is not None else self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN))
         return end
@@ -366,7 +361,7 @@ class ServerConnection:
         read = read_rcpt(argument)
         if isinstance(read, bytes):
             return self._error(read)
-        if self._recipients >= self._max_recipients:
+        if self._recipients >= self._limits.max_recipients:
             self._commands_left += 1
             return _TOO_MANY_RECIPIENTS
         reply = self._handler.rcpt(*read)

@@ -33,8 +33,8 @@ N, B, M = fastpath.NEED_DATA, fastpath.BARE_EOL, fastpath.MALFORMED
         (b"NOOP\n\r\n", 0, B),
     ],
 )
-def test_line_end(loops: Any, data: bytes, start: int, expected: int) -> None:
-    assert loops.line_end(data, start) == expected
+def test_read_command_finds_line_ends(loops: Any, data: bytes, start: int, expected: int) -> None:
+    assert loops.read_command(data, start)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_find_fields_at_the_edges(loops: Any, data: bytes, expected: object) -> 
         (b"\xe4\xff x", (b"\xe4\xff", b"x")),
     ],
 )
-def test_split_command(loops: Any, line: bytes, expected: object) -> None:
-    assert loops.split_command(line) == expected
+def test_read_command_splits(loops: Any, line: bytes, expected: tuple[bytes, bytes]) -> None:
+    assert loops.read_command(b"x\r\n" + line + b"\r\nNOOP x\r\n", 3) == (5 + len(line), *expected)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_every_function_has_its_twin_and_its_export() -> None:
 
 @pytest.mark.parametrize(("setting", "module"), [("off", "engine._reference"), ("", "engine._fastpath")])
 def test_the_environment_chooses(setting: str, module: str) -> None:
-    program = "from engine import fastpath; print(fastpath.COMPILED, fastpath.line_end.__module__)"
+    program = "from engine import fastpath; print(fastpath.COMPILED, fastpath.read_command.__module__)"
     run = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "ENGINE_FASTPATH": setting},

@@ -11,7 +11,7 @@ from engine.smtp import client, server
 @pytest.fixture(params=["compiled", "reference"])
 def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     module = _fastpath if request.param == "compiled" else _reference
-    for name in ("line_end", "scan_body", "split_command"):
+    for name in ("read_command", "scan_body"):
         monkeypatch.setattr(server, name, getattr(module, name))
     monkeypatch.setattr(client, "scan_reply", module.scan_reply)
     monkeypatch.setattr(fastpath, "parse_path", module.parse_path)

@@ -83,6 +83,8 @@ class Envelope:
 class Intake:
     """Takes a body in wire form; `end` stores it and answers once that is durable.  Exactly one of `end` and `abort` is called."""
 
+    __slots__ = ("_answered", "_choice", "_content", "_eight_bit", "_envelope", "_id", "_large", "_origin", "_reception", "_size_bytes")
+
     def __init__(self, reception: Reception, origin: Origin, envelope: Envelope) -> None:
         self._reception = reception
         self._origin = origin
@@ -93,7 +95,6 @@ class Intake:
         self._size_bytes = 0
         self._eight_bit = False
         self._choice = ""  # virtual MTA or pool
-        self._failed: Reply | None = None
         self._answered: Callable[[Reply], None] | None = None
 
     def write(self, chunk: bytes) -> Reply | None:
@@ -148,7 +149,8 @@ class Intake:
     def _examine(self, content: bytes) -> list[bytes] | Reply:
         """*content* (with its whole header section) as it will be stored, in pieces; or the refusal."""
         client = self._origin.client
-        header_end, fields = fastpath.find_fields(content, _FIELDS)
+        headed = not content or _FIELD_START.match(content) is not None
+        header_end, fields = fastpath.find_fields(content, _FIELDS) if headed else (0, [])
         if header_end > LARGE_BYTES:
             return LONG_HEADER
         hops = 0
@@ -170,7 +172,7 @@ class Intake:
             return choice
         self._choice = choice
         pieces = _without(content, strip) if strip else [content]
-        if content and not _FIELD_START.match(content):
+        if not headed:
             pieces.insert(0, b"\r\n")  # no header section at all: our own fields must not swallow the text
         return pieces
 

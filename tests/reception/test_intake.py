@@ -189,6 +189,13 @@ def test_unknown_virtual_mta_refuses_the_message() -> None:
     assert not gate.segments.bodies
 
 
+def test_large_text_without_a_header_section() -> None:
+    gate = Gate()
+    text = b"text, not a field\r\n" * 20_000
+    assert gate.send(text).code == 250
+    assert gate.body == b"\r\n" + text
+
+
 def test_a_header_that_only_the_body_shows_is_no_header() -> None:
     gate = Gate()
     gate.send(b"A: b\r\n\r\nX-Virtual-MTA: b\r\nReceived: x\r\n")

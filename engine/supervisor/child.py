@@ -9,7 +9,7 @@ import sys
 import traceback
 
 from engine.config import Config
-from engine.errors import EngineError
+from engine.errors import EngineError, StartError
 from engine.log import EventLog, escape
 from engine.process import Birth, enter
 from engine.supervisor.configuration import decode
@@ -27,9 +27,12 @@ def main(argv: list[str]) -> int:
     os.close(fd)
     try:
         return live(birth)
-    except EngineError as error:
+    except StartError as error:
         report(birth, "refused", str(error))
         return os.EX_CONFIG
+    except EngineError as error:  # perhaps better next time
+        report(birth, "failed", str(error))
+        return os.EX_TEMPFAIL
     except Exception:
         report(birth, "crashed", traceback.format_exc())
         raise

@@ -11,7 +11,8 @@ import msgspec
 from engine.mail.envelope import DEFAULT_PRIORITY, DUE_KEY, Body, Due, Message, due_key
 
 __all__ = [
-    "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "NewRecipient", "Operation", "Seal", "Settle", "Settlement", "due_key",
+    "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "NewRecipient", "Nothing", "Operation", "Seal", "Settle",
+    "Settlement", "due_key",
 ]  # fmt: skip
 
 # --- operations (worker -> spool process), one stream per worker, numbered 1, 2, 3 ... within its epoch -----------------------------
@@ -67,4 +68,8 @@ class Exported(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
     positions: dict[str, bytes]
 
 
-Operation = Accept | Settle | Seal | Exported
+class Nothing(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
+    """Keeps the place of an operation that was refused before its turn, so that the stream's numbers stay whole."""
+
+
+Operation = Accept | Settle | Seal | Exported | Nothing

@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 trace = os.environ.get("ENGINE_CYTHON_TRACE") == "1"
 
 setup(
+    options={"build_ext": {"force": True}},  # file times cannot tell a build for debugging from a plain one
     ext_modules=cythonize(
         [
             Extension(
@@ -22,7 +23,7 @@ setup(
             )
         ],
         annotate=trace,
-        force=trace,
+        force=True,
         compiler_directives={
             "language_level": 3,
             "boundscheck": trace,

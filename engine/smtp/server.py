@@ -208,39 +208,42 @@ class ServerConnection:
         while at < size:
             phase = self.phase
             if phase is _COMMANDS:
-                at = self._read_command(data, at, out)
+                end, verb, argument = read_command(data, at)
+                if end < 0:
+                    self._read_part(data, at, end == BARE_EOL, out)
+                    break
+                out.append(self._command(verb, argument, end - at))
+                at = end
             elif phase is _BODY:
                 at = self._read_body(data, at, out)
-            elif phase is _WAITING:
-                self._held = data[at:]
-                break
             else:
+                if phase is _WAITING:
+                    self._held = data[at:]
                 break
-        return b"".join(out) if len(out) != 1 else out[0]
+        return out[0] if len(out) == 1 else b"".join(out)
 
-    def _read_command(self, data: bytes, at: int, out: list[bytes]) -> int:
-        """Take one command line at *at*; the offset behind it, or the end of *data* if it is not there yet."""
-        end, verb, argument = read_command(data, at)
-        if end < 0:
-            if end == BARE_EOL:
-                out.append(self._close(_BARE_IN_COMMAND))
-            elif self._overlong or len(data) - at > self._limits.max_line_bytes:
-                self._overlong = True
-                self._held = b"\r" if data.endswith(b"\r") else b""
-            else:
-                self._held = data[at:]
-            return len(data)
-        if self._overlong or end - at > self._limits.max_line_bytes:
+    def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
+        """No command line ends in what is left of *data*: keep it, throw it away if it is too long, or close because of a *bare* CR or LF."""
+        if bare:
+            out.append(self._close(_BARE_IN_COMMAND))
+        elif self._overlong or len(data) - at > self._limits.max_line_bytes:
+            self._overlong = True
+            self._held = b"\r" if data.endswith(b"\r") else b""
+        else:
+            self._held = data[at:]
+
+    def _command(self, verb: bytes, argument: bytes, size_bytes: int) -> bytes:
+        """The reply to one command, whose line had *size_bytes*."""
+        if self._overlong or size_bytes > self._limits.max_line_bytes:
             self._overlong = False
-            out.append(self._error(_TOO_LONG))
-            return end
+            return self._error(_TOO_LONG)
         self._commands_left -= 1
         if self._commands_left < 0:
-            out.append(self._close(_TOO_MANY_COMMANDS))
-            return end
+            return self._close(_TOO_MANY_COMMANDS)
         command = _VERBS.get(verb)
-        out.append(command(self, argument) if command is not None else self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN))
-        return end
+        if command is None:
+            return self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN)
+        return command(self, argument)
 
     def _read_body(self, data: bytes, at: int, out: list[bytes]) -> int:
         """Take message content at *at*, up to its final dot if it is there; the offset behind what was taken."""

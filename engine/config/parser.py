@@ -9,7 +9,8 @@ from engine.config.problem import Problems
 from engine.config.snapshot import Snapshot, is_wild, resolve, text_of
 
 MAX_INCLUDE_DEPTH = 16
-MAX_LINES = 2_000_000  # of all files, an included one counted each time
+MAX_LINES = 1_000_000  # of all files, an included one counted each time
+MAX_BYTES = 256 << 20  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class _Parser:
         self.snapshot = snapshot
         self.problems = problems
         self.lines = 0
+        self.bytes = 0
 
     def file(self, name: str, place: Place, open_sections: list[Section], including: tuple[str, ...]) -> None:
         """Adds the file *name*, included at *place*, to the innermost of *open_sections*."""
@@ -64,6 +66,10 @@ class _Parser:
             return
         if len(including) >= MAX_INCLUDE_DEPTH:
             self.problems.error(place, f"includes nested deeper than {MAX_INCLUDE_DEPTH}")
+            return
+        self.bytes += len(self.snapshot.files[name])
+        if self.bytes > MAX_BYTES:
+            self.problems.error(place, f"more than {MAX_BYTES >> 20} MB, with what is included several times")
             return
         base = len(open_sections)
         for line in lex(name, text_of(self.snapshot.files[name])):

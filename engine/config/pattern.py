@@ -22,10 +22,8 @@ _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def domain_name(text: str) -> str:
-    """*text* as a domain name in lower case and A-labels, without its root dot.  ValueError if it is none.  Queue names `{...}` pass as they are."""
+    """*text* as a domain name in lower case and A-labels, without its root dot.  ValueError if it is none."""
     name = text.lower().removesuffix(".")
-    if name.startswith("{") and name.endswith("}"):
-        return text
     if not name.isascii():
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
@@ -67,7 +65,7 @@ def parse_address(text: str) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class DomainPattern:
-    """`*` (all), a name (exact), `*.name` (subdomains), `[*.]name` (tree: both), or `[ip/mask]` (network: address literals)."""
+    """`*` (all), a name or `{queue}` (exact), `*.name` (subdomains), `[*.]name` (tree: both), or `[ip/mask]` (network: address literals)."""
 
     reach: Reach
     name: str = ""
@@ -85,6 +83,8 @@ class DomainPattern:
         if text.startswith("[") and text.endswith("]"):
             inner = text[1:-1]
             return cls("network", network=parse_network(inner[5:] if inner.lower().startswith("ipv6:") else inner))
+        if text.startswith("{") and text.endswith("}"):
+            return cls("exact", text)
         if "*" in text:
             raise ValueError("a * stands only alone, or as *. or [*.] before a name")
         return cls("exact", domain_name(text))

@@ -38,7 +38,8 @@ def check_fields(statement: Statement, known: dict[str, tuple[str, ...]], proble
         elif lower.startswith(("header_", "arf_", "dlvproxy")) and len(name) > 7:
             fields.append("!" * negated + name)
         else:
-            problems.error(statement.place_of(offset), f"record-fields {record}: no column {name[:60]!r}{did_you_mean(name, COLUMNS[record].values())}")
+            near = did_you_mean(name, COLUMNS[record].values())
+            problems.error(statement.place_of(offset), f"record-fields {record}: no column {name[:60]!r}{near}")
             continue
         if not negated and name != "*" and (lower in _EMPTY or lower not in COLUMNS[record]):
             problems.unsupported(statement.place_of(offset), f"record-fields {record}: the column {name[:60]} is not supported yet: it stays empty")

@@ -181,7 +181,7 @@ def _mail_address(text: str) -> str:
     local, at, domain = text.rpartition("@")
     if not at:
         local, domain = text, ""
-    if not local or len(text) > 320 or any(c.isspace() for c in text):
+    if not local or len(text) > 320 or any(c.isspace() or c in "<>" for c in text):
         raise ValueError("not a mail address")
     try:
         return f"{local}@{domain_name(domain)}" if at else local

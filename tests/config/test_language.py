@@ -106,7 +106,10 @@ def test_bad_lists(text: str) -> None:
         ("<domain *>\n", "4:1: error: <domain> is not closed: </domain> is missing"),
         ("</domain>\n", "4:1: error: </domain> closes nothing"),
         ("<domain *>\n</source>\n</domain>\n", "5:1: error: </source> closes nothing: <domain> is open"),
-        ("<source 0/0>\n<domain *>\n</domain>\n</source>\n", "5:1: error: <domain> does not belong into <source>, but at the top level or in <virtual-mta> or in <virtual-mta-pool>"),
+        (
+            "<source 0/0>\n<domain *>\n</domain>\n</source>\n",
+            "5:1: error: <domain> does not belong into <source>, but at the top level or in <virtual-mta> or in <virtual-mta-pool>",
+        ),
         ("<virtual-mta a>\n<domain *>\n</virtual-mta>\n", "5:1: error: <domain> is not closed before </virtual-mta> in line 6"),
         ("<source 0/0>\nsmtp-service maybe\n</source>\n", "5:14: error: smtp-service: 'maybe': neither yes, true, no nor false"),
         ("<source 0/0>\nsmtp-service yes no\n</source>\n", "5:18: error: smtp-service: unexpected 'no' after the value"),
@@ -115,22 +118,37 @@ def test_bad_lists(text: str) -> None:
         ("<smtp-user u>\npassword ## SECRET ##\n</smtp-user>\n", "5:9: error: password: argument missing; text is expected"),
         ("smtp-source-host a.example 192.0.2.1\n", "4:18: error: smtp-source-host: the address comes first, then the host name"),
         ("<acct-file /a>\nrecords all\n</acct-file>\n", "5:9: error: records: 'all': one of d, b, t, tq, r, f, rb, rs is expected"),
-        ("<acct-file /a>\nrecord-fields d rcpt, dsnStatsu\n</acct-file>\n", "5:23: error: record-fields d: no column 'dsnStatsu'; did you mean 'dsnStatus'?"),
+        (
+            "<acct-file /a>\nrecord-fields d rcpt, dsnStatsu\n</acct-file>\n",
+            "5:23: error: record-fields d: no column 'dsnStatsu'; did you mean 'dsnStatus'?",
+        ),
         ("relay-address /a(/\n", "4:17: error: relay-address: in the pattern: a ( that nothing closes"),
         ("relay-address /(a)\\1/\n", "4:19: error: relay-address: in the pattern: back references are not supported"),
         ("relay-address /a\n", "4:15: error: relay-address: the pattern does not end with /"),
         ("<domain a..b>\n</domain>\n", "4:9: error: <domain a..b>: not a domain name: the label ''"),
         ("<domain x*>\n</domain>\n", "4:9: error: <domain x*>: a * stands only alone, or as *. or [*.] before a name"),
         ("<source 10.0.0.300>\n</source>\n", "4:9: error: <source 10.0.0.300>: not an IP address or CIDR"),
-        ("<source 0/0>\ndefault-virtual-mta mta1\n</source>\n<virtual-mta mta2>\n</virtual-mta>\n", "5:1: error: default-virtual-mta: neither a virtual MTA nor a pool is named 'mta1'; did you mean 'mta2'?"),
-        ("<virtual-mta a>\n</virtual-mta>\n<virtual-mta-pool a>\nvirtual-mta a\n</virtual-mta-pool>\n", "6:1: error: the pool 'a' has the name of the virtual MTA in line 4 of /engine.conf"),
+        (
+            "<source 0/0>\ndefault-virtual-mta mta1\n</source>\n<virtual-mta mta2>\n</virtual-mta>\n",
+            "5:1: error: default-virtual-mta: neither a virtual MTA nor a pool is named 'mta1'; did you mean 'mta2'?",
+        ),
+        (
+            "<virtual-mta a>\n</virtual-mta>\n<virtual-mta-pool a>\nvirtual-mta a\n</virtual-mta-pool>\n",
+            "6:1: error: the pool 'a' has the name of the virtual MTA in line 4 of /engine.conf",
+        ),
         ("<virtual-mta-pool p>\nvirtual-mta nobody\n</virtual-mta-pool>\n", "5:1: error: the virtual MTA 'nobody' is not defined"),
         ("<virtual-mta-pool p>\n</virtual-mta-pool>\n", "4:1: error: the pool 'p' has no virtual-mta"),
         ("smtp-listener 0/0:25 source=nobody\n", "4:1: error: no <source nobody> is defined"),
         ("<source 0/0>\nalways-allow-relaying yes\n</source>\n", "5:1: warning: an open relay: <source 0/0> is everybody"),
         ("<source ::/0>\nalways-allow-relaying yes\n</source>\n", "5:1: warning: an open relay: <source ::/0> is everybody"),
-        ("sync-msg-create false\n", "4:1: warning: sync-msg-create is accepted and changes nothing.  Every message is on disk before its 250, whatever this says."),
-        ("<domain a.b>\nsmtp-hosts [10.0.0.1]\nroute x.y:26\n</domain>\n", "6:1: warning: route and smtp-hosts are one setting: this replaces line 5"),
+        (
+            "sync-msg-create false\n",
+            "4:1: warning: sync-msg-create is accepted and changes nothing.  Every message is on disk before its 250, whatever this says.",
+        ),
+        (
+            "<domain a.b>\nsmtp-hosts [10.0.0.1]\nroute x.y:26\n</domain>\n",
+            "6:1: warning: route and smtp-hosts are one setting: this replaces line 5",
+        ),
         ("a\x00b\n", "4:2: error: the control character '\\x00' is not allowed here"),
         ("include\n", "4:1: error: include: the name of a file is missing"),
         ("include nowhere.conf\n", "4:1: error: cannot read /nowhere.conf: no such file"),
@@ -141,7 +159,7 @@ def test_bad_lists(text: str) -> None:
         ("domain-macro a x.$nope\n", "4:1: error: domain-macro a: no macro $nope"),
         ("relay-domain $nope\n", "4:1: error: relay-domain $nope: no macro $nope"),
     ],
-)  # fmt: skip
+)
 def test_what_a_mistake_is_answered_with(text: str, want: str) -> None:
     assert want in problems(text)
 
@@ -218,7 +236,10 @@ def test_a_macro_that_explodes_is_an_error() -> None:
 
 
 def test_repeated_stanzas_accumulate_and_the_later_wins() -> None:
-    got = config("<domain *>\nmax-smtp-out 1\nbounce-after 1h\n</domain>\n<domain *>\nmax-smtp-out 2\n</domain>\n<source 0/0>\nlog-data yes\n</source>\n<source 0/0>\nlog-commands yes\n</source>\n")
+    got = config(
+        "<domain *>\nmax-smtp-out 1\nbounce-after 1h\n</domain>\n<domain *>\nmax-smtp-out 2\n</domain>\n"
+        "<source 0/0>\nlog-data yes\n</source>\n<source 0/0>\nlog-commands yes\n</source>\n"
+    )
     assert (got.domain("a.b", "").max_smtp_out, got.domain("a.b", "").bounce_after_s) == (2, 3600.0)
     assert got.client("10.0.0.1").log_data and got.client("10.0.0.1").log_commands
 

@@ -6,7 +6,7 @@ import time
 from ipaddress import ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, DomainPattern, DomainSet, HostSpec, SourceHost, build, describe, from_text
@@ -115,7 +115,8 @@ def test_sources_merge_by_network_then_by_name() -> None:
     c = config(
         "always-allow-relaying no\nsmtp-listener 0/0:25\nsmtp-listener 10.0.0.1:587 source={submission}\n"
         "<source 10.0.0.5>\nalways-allow-relaying yes\n</source>\n<source 0/0>\nmax-message-size 5M\n</source>\n"
-        "<source 10/8>\nmax-message-size 1G\nmax-message-hops 5\n</source>\n<source {submission}>\nmax-message-hops 7\n</source>\n<source 2001:db8::/32>\nsmtp-service no\n</source>\n"
+        "<source 10/8>\nmax-message-size 1G\nmax-message-hops 5\n</source>\n<source {submission}>\nmax-message-hops 7\n</source>\n"
+        "<source 2001:db8::/32>\nsmtp-service no\n</source>\n"
     )
     a = c.client("10.0.0.5")
     assert (a.always_allow_relaying, a.max_message_size_bytes, a.max_message_hops) == (True, 1 << 30, 5)
@@ -126,11 +127,22 @@ def test_sources_merge_by_network_then_by_name() -> None:
 
 
 def test_relay_patterns() -> None:
-    c = config("relay-domain some.domain\nrelay-domain *.sub.example, [*.]both.example\nrelay-address bounce@bounce.example\nrelay-address /@foo(bar)?\\.com$/\n")
+    c = config(
+        "relay-domain some.domain\nrelay-domain *.sub.example, [*.]both.example\n"
+        "relay-address bounce@bounce.example\nrelay-address /@foo(bar)?\\.com$/\n"
+    )
     assert [d in c.relay_domains for d in ("some.domain", "x.some.domain", "a.sub.example", "sub.example", "both.example", "a.b.both.example")] == [
-        True, False, True, False, True, True,
-    ]  # fmt: skip
-    matches = [any(p.matches(a) for p in c.server.relay_address) for a in ("Bounce@bounce.example", "x@FOOBAR.com", "x@foobar.com.evil", "bounce@bounce.example.evil")]
+        True,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    matches = [
+        any(p.matches(a) for p in c.server.relay_address)
+        for a in ("Bounce@bounce.example", "x@FOOBAR.com", "x@foobar.com.evil", "bounce@bounce.example.evil")
+    ]
     assert matches == [True, True, False, False]
 
 
@@ -139,6 +151,7 @@ _NAMES = st.lists(_LABELS, min_size=1, max_size=4).map(".".join)
 _PATTERNS = st.one_of(_NAMES, _NAMES.map("*.{}".format), _NAMES.map("[*.]{}".format), st.just("*"), st.just("[10/8]"))
 
 
+@settings(deadline=None)
 @given(st.lists(_PATTERNS, max_size=8), st.one_of(_NAMES, st.sampled_from(["[10.1.1.1]", "[11.1.1.1]"])))
 def test_a_domain_set_is_its_patterns(texts: list[str], name: str) -> None:
     patterns = [DomainPattern.parse(text) for text in texts]
@@ -152,7 +165,15 @@ def test_unicode_domains_become_a_labels() -> None:
 
 @pytest.mark.parametrize(
     ("text", "want"),
-    [("0/0", "0.0.0.0/0"), ("10/8", "10.0.0.0/8"), ("173.194/16", "173.194.0.0/16"), ("10.1.0/24", "10.1.0.0/24"), ("1.2.3.4", "1.2.3.4/32"), ("::/0", "::/0"), ("::1", "::1/128")],
+    [
+        ("0/0", "0.0.0.0/0"),
+        ("10/8", "10.0.0.0/8"),
+        ("173.194/16", "173.194.0.0/16"),
+        ("10.1.0/24", "10.1.0.0/24"),
+        ("1.2.3.4", "1.2.3.4/32"),
+        ("::/0", "::/0"),
+        ("::1", "::1/128"),
+    ],
 )
 def test_networks(text: str, want: str) -> None:
     assert str(parse_network(text)) == want
@@ -192,7 +213,10 @@ def test_no_listeners(text: str) -> None:
     [
         ('""', ()),
         ("mx.example", ((HostSpec("mx.example"),),)),
-        ("a.example:26, [10.0.0.1]:2525; lookup-mx:b.example", ((HostSpec("a.example", 26), HostSpec("10.0.0.1", 2525, literal=True)), (HostSpec("b.example", lookup_mx=True),))),
+        (
+            "a.example:26, [10.0.0.1]:2525; lookup-mx:b.example",
+            ((HostSpec("a.example", 26), HostSpec("10.0.0.1", 2525, literal=True)), (HostSpec("b.example", lookup_mx=True),)),
+        ),
         ("[IPv6:2001::1]", ((HostSpec("2001::1", literal=True),),)),
         ("10.0.0.1", ((HostSpec("10.0.0.1", literal=True),),)),
     ],
@@ -210,7 +234,8 @@ def test_server_values() -> None:
     c = config(
         "host-name a.example\nhost-name b.example\nname-server 127.0.0.1\nname-server 127.0.0.1:5353\nname-server [::1]:54\npostmaster p@a.example\n"
         "smtp-source-host 192.0.2.7 out.example\nrun-as-root no\nlistener-workers 3\nshutdown-timeout 5s\n<acct-file /a.csv>\nrecords d, bounce, tq\n"
-        "record-fields d *, !ORCPT\nrecord-fields b rcpt\niso-times no\n</acct-file>\n<virtual-mta m>\nsmtp-source-ip 192.0.2.8\nsmtp-source-host 10.0.0.0/30\nhost-name m.example\n</virtual-mta>\n"
+        "record-fields d *, !ORCPT\nrecord-fields b rcpt\niso-times no\n</acct-file>\n"
+        "<virtual-mta m>\nsmtp-source-ip 192.0.2.8\nsmtp-source-host 10.0.0.0/30\nhost-name m.example\n</virtual-mta>\n"
     )
     assert c.server.host_name == ("a.example", "b.example")
     assert c.server.name_server == (("127.0.0.1", 53), ("127.0.0.1", 5353), ("::1", 54))
@@ -223,10 +248,13 @@ def test_server_values() -> None:
 
 # --- slots ---
 
-_NETWORKS = st.lists(st.sampled_from([f"10.0.0.{n}" for n in range(12)] + ["10.0.0.0/30", "10.0.0.8/29", "2001:db8::1", "0.0.0.0/0"]).map(ip_network), max_size=3)
+_NETWORKS = st.lists(
+    st.sampled_from([f"10.0.0.{n}" for n in range(12)] + ["10.0.0.0/30", "10.0.0.8/29", "2001:db8::1", "0.0.0.0/0"]).map(ip_network), max_size=3
+)
 _VMTAS = st.dictionaries(st.sampled_from([f"m{n}" for n in range(10)]), _NETWORKS)
 
 
+@settings(deadline=None)
 @given(_VMTAS, st.integers(1, 6))
 def test_slots_are_total_and_share_nothing(vmtas: dict[str, list], workers: int) -> None:
     slots = assign(vmtas, workers)
@@ -240,6 +268,7 @@ def test_slots_are_total_and_share_nothing(vmtas: dict[str, list], workers: int)
     assert len({number for number, slot in enumerate(slots) for name in slot.virtual_mtas if not vmtas[name]}) <= 1
 
 
+@settings(deadline=None)
 @given(_VMTAS, st.integers(1, 6), _NETWORKS)
 def test_adding_a_virtual_mta_moves_no_other_component(vmtas: dict[str, list], workers: int, networks: list) -> None:
     def where(slots: tuple) -> dict[str, int]:

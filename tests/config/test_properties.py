@@ -90,21 +90,54 @@ def check(snapshot: Snapshot) -> None:
     assert build(Snapshot.decode(snapshot.encode())).problems == loaded.problems
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_random_bytes_give_problems_only(data: bytes) -> None:
     check(from_text(data))
 
 
-_WORDS = sorted({name for stanza in STANZAS.values() for name in stanza.directives} | {f"<{tag}>" for tag in STANZAS if tag} | {f"</{tag}>" for tag in STANZAS if tag})
-_VALUES = st.sampled_from(["", "yes", "0", "-1", "1/m", "10m", "never", '""', '"a', "a b", "/x(/ y", "/(a+)+$/ z", "0/0", "[::1]:25", "$isp", "a@b", "999999999999999999999", "é", "*", "{x}", ",", "a,,b", "#", "<>"])
+_WORDS = sorted(
+    {name for stanza in STANZAS.values() for name in stanza.directives}
+    | {f"<{tag}>" for tag in STANZAS if tag}
+    | {f"</{tag}>" for tag in STANZAS if tag}
+)
+_VALUES = st.sampled_from(
+    [
+        "",
+        "yes",
+        "0",
+        "-1",
+        "1/m",
+        "10m",
+        "never",
+        '""',
+        '"a',
+        "a b",
+        "/x(/ y",
+        "/(a+)+$/ z",
+        "0/0",
+        "[::1]:25",
+        "$isp",
+        "a@b",
+        "999999999999999999999",
+        "é",
+        "*",
+        "{x}",
+        ",",
+        "a,,b",
+        "#",
+        "<>",
+    ]
+)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds("{} {}".format, st.sampled_from(_WORDS), _VALUES), max_size=12))
 def test_every_name_with_any_value_gives_problems_only(lines: list[str]) -> None:
     check(from_text("log-file /l\n" + "\n".join(lines)))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_mutilated_files_give_problems_only(data: st.DataObject) -> None:
     lines = SAMPLE.split("\n")
@@ -190,6 +223,7 @@ def load(text: str) -> Config:
     return loaded.config
 
 
+@settings(deadline=None)
 @given(some(DomainSettings))
 def test_domain_settings_round_trip(wanted: DomainSettings) -> None:
     text = written(DomainSettings, wanted)
@@ -197,6 +231,7 @@ def test_domain_settings_round_trip(wanted: DomainSettings) -> None:
     assert load(f"<domain a.example>\n{text}</domain>\n").domain("a.example", "") == wanted
 
 
+@settings(deadline=None)
 @given(some(ClientSettings))
 def test_client_settings_round_trip(wanted: ClientSettings) -> None:
     assert load(f"<source 192.0.2.1>\n{written(ClientSettings, wanted)}</source>\n").client("192.0.2.1") == wanted
@@ -209,11 +244,13 @@ def test_defaults_round_trip_as_the_tables_write_them(kind: type) -> None:
             assert v.parse_value(row.type, row.default) == getattr(kind(), row.field), row.name
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**8))
 def test_times_round_trip(number: int) -> None:
     assert units.parse_seconds(units.format_seconds(number)) == number
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 50))
 def test_sizes_round_trip(number: int) -> None:
     assert units.parse_size(units.format_size(number)) == number
@@ -221,7 +258,16 @@ def test_sizes_round_trip(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "want"),
-    [("100/15m", (100, 900)), ("1/20M", (1, 1200)), ("83/5s", (83, 5)), ("10/day", (10, 86400)), ("10g/2h", (10 << 30, 7200)), ("unlimited", None), ("0", None), ("0/h", None)],
+    [
+        ("100/15m", (100, 900)),
+        ("1/20M", (1, 1200)),
+        ("83/5s", (83, 5)),
+        ("10/day", (10, 86400)),
+        ("10g/2h", (10 << 30, 7200)),
+        ("unlimited", None),
+        ("0", None),
+        ("0/h", None),
+    ],
 )
 def test_rates(text: str, want: tuple[int, int] | None) -> None:
     assert units.parse_rate(text) == want
@@ -234,4 +280,9 @@ def test_no_rates(text: str) -> None:
 
 
 def test_the_field_names_are_the_contract() -> None:
-    assert {field.name for field in dataclasses.fields(DomainSettings)} >= {"retry_after", "bounce_after_s", "smtp_hosts", "connection_idle_timeout_s"}
+    assert {field.name for field in dataclasses.fields(DomainSettings)} >= {
+        "retry_after",
+        "bounce_after_s",
+        "smtp_hosts",
+        "connection_idle_timeout_s",
+    }

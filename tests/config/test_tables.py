@@ -42,7 +42,7 @@ def test_rows_are_complete() -> None:
 
 
 def said(scope: str, line: str) -> list[str]:
-    text = f"{line}\n" if not scope else f"<{scope}>\n{line}\n</{scope.split()[0]}>\n"
+    text = f"{line}\n" if not scope else f"<{scope}>\n{line}\n</{scope.split(maxsplit=1)[0]}>\n"
     return [p.severity for p in build(from_text(BASE + text)).problems if p.line > 4]
 
 
@@ -95,7 +95,7 @@ def said(scope: str, line: str) -> list[str]:
         ("bounce-processor", "deliver-unmatched-email no", None),
         ("aliases", "alias a b", None),
     ],
-)  # fmt: skip
+)
 def test_what_would_break_a_promise_stops_the_start(scope: str, line: str, harmless: str | None) -> None:
     assert "error" in said(scope, line)
     if harmless:

@@ -31,5 +31,5 @@ setup(
             "cdivision": True,
             "linetrace": trace,
         },
-    )
+    ),
 )

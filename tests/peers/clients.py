@@ -82,6 +82,9 @@ def send_with_smtp_source(port: int, message: bytes, recipients: Sequence[str], 
     _run("smtp-source", "-F", str(file), "-m", "1", "-M", "client.example", "-f", SENDER, "-t", recipient, f"127.0.0.1:{port}")
 
 
+ENDS_WITH = {"smtp-source": b"\r\n"}
+"""What a client itself adds to the end of every message."""
+
 CLIENTS: dict[str, Client] = {
     "smtplib": send_with_smtplib,
     "swaks": send_with_swaks,

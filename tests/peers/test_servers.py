@@ -79,7 +79,7 @@ def test_engine_to_smtp_sink(need: Need, tmp_path: Path, open_directory: Path) -
         stored = [path.read_bytes() for path in dumps.iterdir()]
         for name, sent in NATIVE.items():
             (kept,) = (message for message in stored if b"Subject: %s\n" % name.encode() in message)
-            assert_untouched(kept[: -1 if kept.endswith(b"\n\n") and not sent.endswith(b"\n\n") else None], sent)
+            assert_untouched(kept.removesuffix(b"\n"), sent)  # smtp-sink ends each dump with an empty line
     finally:
         sink.send_signal(signal.SIGTERM)
         sink.wait(10)
@@ -114,7 +114,7 @@ def test_names_from_unbound(need: Need, tmp_path: Path, open_directory: Path) ->
         with Engine(open_directory / "engine", f"name-server 127.0.0.1:{port}\n" + routed(sink.port)) as engine:
             send_with_smtplib(engine.port, CORPUS["plain"], ["a@d0.example", "b@d1.example", "c@d2.example"], tmp_path)
             sink.wait_for_messages(2)
-            (bounced,) = engine.wait_for_records(1, "b")
-        assert bounced["rcpt"] == "c@d2.example"  # null MX, RFC 7505
-        assert bounced["dsnStatus"].startswith("5.1.10")
+            bounced = engine.wait_for_records(1, "b")[0]
+        assert bounced["rcpt"] == "c@d2.example"
+        assert bounced["dsnStatus"].startswith("5.1.10")  # null MX, RFC 7505 (the DSN about it finds no MX either, later)
         assert sorted(message.recipients for message in sink.messages) == [("a@d0.example",), ("b@d1.example",)]

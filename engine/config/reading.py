@@ -58,6 +58,8 @@ class Reader:
         """The values that the statements of *section* set."""
         values = Values()
         for statement in section.statements:
+            if self.problems.full:
+                break
             row = stanza.directives.get(statement.name)
             if row is None:
                 self.problems.error(statement.place, self._unknown(statement.name, stanza))
@@ -125,6 +127,8 @@ class Reader:
         elif not nested and self._first(section.tag, ""):
             self.problems.unsupported(section.place, f"<{section.tag}> is not supported yet")
         for statement in section.statements:
+            if self.problems.full:
+                break
             row = stanza.directives.get(statement.name)
             if row is None:
                 self.problems.error(statement.place, self._unknown(statement.name, stanza))

@@ -170,7 +170,6 @@ class Connection(asyncio.Protocol):
             return
         self._set_deadline()
         if stage is Stage.IDLE and not self.is_idle and self.transaction is None:
-            self.is_idle = True
             self.owner.idle(self)
 
     def eof_received(self) -> bool:

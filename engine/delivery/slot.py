@@ -159,8 +159,8 @@ class Slot:
         elif result.permanent and queue.settings.bounce_upon_5xx_greeting and result.reply is not None:
             self._greeting_refused(queue, result, result.reply, now_ms)
         else:
-            self.scheduler.connect_failed(queue, now_ms, result.why)
-            self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
+            if self.scheduler.connect_failed(queue, now_ms, result.why):
+                self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
         self.plan()
 
     def _adopt(self, connection: Connection, queue: Queue, now_ms: int) -> None:
@@ -175,8 +175,8 @@ class Slot:
         settings = queue.settings
         lasting = settings.bounce_upon_no_mx if verdict.kind == "no-mx" else None if verdict.kind == "temporary" else 0.0
         if lasting is None:
-            self.scheduler.connect_failed(queue, now_ms, verdict.text, settings.retry_after_dns_error_s)
-            self.settler.queue_failed(queue, verdict.status, verdict.text, NOWHERE, now_ms)
+            if self.scheduler.connect_failed(queue, now_ms, verdict.text, settings.retry_after_dns_error_s):
+                self.settler.queue_failed(queue, verdict.status, verdict.text, NOWHERE, now_ms)
             return
         until_ms = now_ms + int(max(DOOM_S, settings.retry_after_dns_error_s) * 1000)
         self._log.event("queue-doomed", f'queue={queue.name} status={verdict.status} reason="{escape(verdict.text)}"')

@@ -308,18 +308,24 @@ class Scheduler:
         self._not_connecting(queue)
         self.closed(queue)
 
-    def connect_failed(self, queue: Queue, now_ms: int, why: str, wait_s: float | None = None) -> None:
-        """No MX could be found, reached or greeted: one event for the whole queue, which waits retry-after (or *wait_s*)."""
-        queue.failures += 1
-        delay = delay_ms(queue.settings.retry_after, queue.failures) if wait_s is None else int(wait_s * 1000)
-        self._not_connecting(queue)
-        if queue.open == 1:  # its last: others that work are no reason to wait
+    def connect_failed(self, queue: Queue, now_ms: int, why: str, wait_s: float | None = None) -> bool:
+        """No MX could be found, reached or greeted: the queue opens no connection for retry-after (or *wait_s*).
+
+        True if that is an event of the whole queue: nothing else of it is connected or connecting, so that it stands still from now on.
+        """
+        if queue.hold_until_ms <= now_ms:  # the first of those that were connecting together
+            queue.failures += 1
+            delay = delay_ms(queue.settings.retry_after, queue.failures) if wait_s is None else int(wait_s * 1000)
             queue.hold_until_ms = now_ms + delay
             queue.held_by = why
+        self._not_connecting(queue)
+        stands_still = queue.open == 1
+        if stands_still:
             queue.scan_at_ms = queue.scan_at_ms or now_ms
             self.shed(queue)
-            self.timers.wake(queue.number, queue.hold_until_ms)
+        self.timers.wake(queue.number, queue.hold_until_ms)
         self.closed(queue)
+        return stands_still
 
     def doomed(self, queue: Queue, doom: Doom) -> None:
         """The destination will never take mail (while *doom* stands)."""

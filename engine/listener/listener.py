@@ -114,6 +114,7 @@ class Listener:
         self._loop.call_later(TICK_S, self._tick)
         self.now_s = self._loop.time()
         self._sweep()
+        self.reception.tick()
         self.refusals.tick()
         self.log.flush()
 

@@ -272,6 +272,8 @@ class Intake:
         reason = str(fault)
         cause = fault.__cause__ if isinstance(fault, SpoolError) else None
         low = reason.startswith(("disk", "full")) or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        if low:
+            self._reception.disk_low = True
         answer = DISK_LOW if low else NOT_STORED
         self._reception.log.event("not-stored", f"client={self._origin.ip} from=<{escape(self._envelope.sender)}> reason={escape(reason)}")
         return answer

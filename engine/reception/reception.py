@@ -10,7 +10,7 @@ from engine.mail.envelope import Body
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Access
 from engine.policy.routing import Router
-from engine.reception.intake import Envelope, Intake, Origin
+from engine.reception.intake import DISK_LOW, Envelope, Intake, Origin
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Reception:
         self.access = Access(config)
         self.router = Router(config)
         self.software = f"engine v{__version__}"
+        self.disk_low = False  # a message was refused for that since the last tick
         self._deliver_only = bool(config.spools) and all(spool.deliver_only for spool in config.spools)
         self.dsn_for_relayed = config.server.dsn_for_relayed_domain
 
@@ -70,7 +71,13 @@ class Reception:
         """Why no message can be taken in just now; None while one can."""
         if self._deliver_only:
             return DELIVER_ONLY
+        if self.disk_low:
+            return DISK_LOW
         return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
+
+    def tick(self) -> None:
+        """Once a second: the next message may try whether the disk has room again."""
+        self.disk_low = False
 
     def begin(self, origin: Origin, envelope: Envelope) -> Intake:
         """A message that may come, for the recipients in *envelope* (at least one)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from engine.errors import SpoolError
 from engine.mail import message_id
 from engine.mail.received import from_clause
 from engine.mail.reply import Reply
@@ -294,6 +296,27 @@ def test_too_much_unacknowledged_refuses_early() -> None:
     refusal = gate.reception.refusal()
     assert refusal is not None
     assert refusal.text.startswith("451 4.3.0")
+
+
+def test_disk_low_refuses_early_until_the_next_tick() -> None:
+    gate = Gate()
+    gate.link.reply = "disk low: 1 MB free"
+    gate.send(SMALL)
+    refusal = gate.reception.refusal()
+    assert refusal is not None
+    assert refusal.text.startswith("452 4.3.1")
+    gate.reception.tick()
+    assert gate.reception.refusal() is None
+
+
+def test_no_space_left_is_disk_low() -> None:
+    gate = Gate()
+
+    def write(*_: object) -> None:
+        raise SpoolError("body cannot be written") from OSError(errno.ENOSPC, "No space left on device")
+
+    gate.segments.write = write  # type: ignore[assignment,method-assign]
+    assert gate.send(SMALL).text.startswith("452 4.3.1")
 
 
 def test_a_spool_that_only_delivers_takes_nothing_in() -> None:

@@ -136,8 +136,9 @@ class Measured:
         self.wait(10)
 
     def wait(self, timeout_s: float) -> dict[str, int]:
-        """{"status", "cpu_us"} once the whole tree has ended; subprocess.TimeoutExpired."""
-        self._keeper.wait(timeout_s)
+        """{"status", "cpu_us"} once the whole tree has ended; subprocess.TimeoutExpired, ChildProcessError if the keeper itself was killed."""
+        if status := self._keeper.wait(timeout_s):
+            raise ChildProcessError(f"the keeper of {self._report.parent} ended with status {status}: the CPU time of its tree is unknown")
         found: dict[str, int] = json.loads(self._report.read_text())
         return found
 
@@ -170,16 +171,19 @@ def _keep(report: str, command: Sequence[str]) -> int:
     """Run *command* as subreaper until no process below is left."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, start_new_session=True)  # what it sends to its own group is not for us
+    living = {child.pid}
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        _kill(child.pid, number)
+        for each in living:
+            _kill(each, number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, forward)
     status = 0
     for pid, code in _reap():
         if pid == child.pid:
+            living.clear()
             status = os.waitstatus_to_exitcode(code)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     part = Path(f"{report}.part")

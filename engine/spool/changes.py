@@ -17,6 +17,7 @@ from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
 _QUEUE_CACHE = 200_000
+MAX_RECIPIENTS = 65_535  # of one message
 _U32 = format.U32
 _U64 = format.U64
 _HEAD = format.MESSAGE_HEAD
@@ -81,8 +82,10 @@ class Changes:
         identity = accept.id
         if len(identity) != 12 or int.from_bytes(identity[2:6], "big") != epoch or accept.epoch != epoch or not accept.recipients:
             return "malformed accept"
-        if accept.segment >> 32 or accept.segment < 0 or accept.size_bytes < 0:
+        if accept.segment >> 32 or not 0 <= accept.size_bytes < 1 << 63:
             return "malformed body location"
+        if len(accept.recipients) > MAX_RECIPIENTS:
+            return f"more than {MAX_RECIPIENTS} recipients"
         if self._segment((epoch, accept.segment))[2] and not self._is_stored(identity):
             return "its segment is sealed"
         for recipient in accept.recipients:
@@ -99,15 +102,15 @@ class Changes:
         queues = self._queues
         announced = self.announced
         stamp = self.stamp_ms
-        numbers: list[int] = []
+        numbers: dict[int, None] = {}
         pack = DUE_KEY.pack
         recipients = accept.recipients
         for index, recipient in enumerate(recipients):
             name = recipient.queue
             number = queues[name]
             due[pack(number, 255 - recipient.priority, stamp, identity, index)] = recipient.due
-            if number not in numbers[-64:]:
-                numbers.append(number)
+            if number not in numbers:
+                numbers[number] = None
                 announced.add((name, number))
         head = _HEAD.pack(len(recipients), accept.epoch, accept.segment, accept.size_bytes, len(numbers))
         self._messages[identity] = b"".join((head, *[_U32.pack(number) for number in numbers], accept.message))
@@ -148,19 +151,25 @@ class Changes:
     def check_settle(self, settle: Settle, epoch: int) -> str | None:
         """Why nothing of *settle* can be applied, or None."""
         for row in settle.rows:
-            if not 0 <= row.again_ms < 1 << 63:
-                return "malformed due time"
+            if row.again_ms and not (0 < row.again_ms < 1 << 63 and row.due):
+                return "malformed settlement"
         return self.check_accept(settle.accept, epoch) if settle.accept is not None else None
 
-    def seal(self, seal: Seal, epoch: int) -> None:
-        """No more messages will name this segment."""
+    def seal(self, seal: Seal, epoch: int) -> str | None:
+        """No more messages will name this segment; or why there is no such."""
+        if seal.segment >> 32:
+            return "malformed segment number"
         self._segment((epoch, seal.segment))[2] = 1
+        return None
 
-    def exported(self, exported: Exported) -> None:
-        """Records up to a number lie in the sinks; their rows go in slices (`trim`)."""
+    def exported(self, exported: Exported) -> str | None:
+        """Records up to a number lie in the sinks, their rows go in slices (`trim`); or why that cannot be stored."""
+        names = [format.POSITION_PREFIX + name.encode("utf-8", "replace") for name in exported.positions]
+        if any(len(name) > format.MAX_KEY_BYTES for name in names):
+            return "the name of a sink is too long"
         self._exported = max(self._exported, min(exported.upto, self._ledger.next_outbox - 1))
-        for name, position in exported.positions.items():
-            self._state[format.POSITION_PREFIX + name.encode("utf-8", "replace")[:256]] = position
+        self._state.update(zip(names, exported.positions.values(), strict=True))
+        return None
 
     def drop_large(self, accept: Accept, epoch: int) -> None:
         """*accept* was refused: a file made for its body alone holds nothing then."""

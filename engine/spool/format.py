@@ -57,7 +57,8 @@ EXPORTED = b"exported"  # outbox rows up to this number lie in the sinks, though
 VERSION = b"version"
 SHARD = b"shard"
 
-MAX_QUEUE_NAME_BYTES = 480  # LMDB's bound on a key is 511
+MAX_KEY_BYTES = 511  # LMDB's bound
+MAX_QUEUE_NAME_BYTES = 480
 
 # --- body records -----------------------------------------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ def record_head(message_id: bytes, size_bytes: int, checksum: int) -> bytes:
     return RECORD_HEAD.pack(size_bytes, message_id, checksum)
 
 
-def checksum(data: bytes, value: int = 0) -> int:
+def checksum(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     """crc32, continued from *value*."""
     return zlib.crc32(data, value)
 

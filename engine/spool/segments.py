@@ -131,7 +131,7 @@ class LargeBody:
             self._checked = self.size_bytes
             self._check_space()
         self._pwrite(data, format.RECORD_HEAD.size + self.size_bytes)
-        self._checksum = format.checksum(bytes(data), self._checksum)
+        self._checksum = format.checksum(data, self._checksum)
         self.size_bytes += len(data)
         if self.size_bytes - self._written_back >= _WRITE_BACK_BYTES:
             os.posix_fadvise(self._fd, self._written_back, self.size_bytes - self._written_back, os.POSIX_FADV_DONTNEED)  # starts write-back

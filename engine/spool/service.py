@@ -343,7 +343,7 @@ class SpoolService:
         except lmdb.MapFullError:
             self._stall(entries)
         except lmdb.Error as error:
-            if getattr(error, "code", 0) not in _FULL:
+            if not self._for_want_of_space(error):
                 raise
             self._stall(entries)
 
@@ -413,9 +413,9 @@ class SpoolService:
                 changes.settle(operation)
             return reason
         if type(operation) is Seal:
-            changes.seal(operation, epoch)
-        elif type(operation) is Exported:
-            changes.exported(operation)
+            return changes.seal(operation, epoch)
+        if type(operation) is Exported:
+            return changes.exported(operation)
         return None
 
     def _sync_bodies(self, entries: list[Entry]) -> dict[Segment, str]:
@@ -472,6 +472,11 @@ class SpoolService:
         return owner
 
     # --- a full disk -------------------------------------------------------------------------------------------------------------------
+
+    def _for_want_of_space(self, error: lmdb.Error) -> bool:
+        """Whether room would have helped; LMDB calls a write that went in only partly, as on a full disk, an input/output error."""
+        code = getattr(error, "code", 0)
+        return code in _FULL or (code == errno.EIO and self.space.free_bytes() < self.space.min_free_bytes)
 
     def _stall(self, entries: list[Entry]) -> None:
         """A commit failed for want of space: throw the ballast off, take no mail, keep outcomes until they can be committed."""

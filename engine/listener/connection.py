@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SPOOL_WAIT_S: Final = 30.0  # from the final dot to the spool's answer
 MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily it drips
-SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; then no new message begins
+SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may take MESSAGE_TIME_S more
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
 WAITING, BODY, CLOSED = Phase.WAITING, Phase.BODY, Phase.CLOSED
@@ -158,11 +158,10 @@ class Connection(asyncio.Protocol):
                 self._close(IDLE)
         elif idle_s > session.client.smtp_command_timeout_s:
             self._close(IDLE)
-        elif not session.in_transaction:
-            if draining:
-                self._close(SHUTTING_DOWN)
-            elif now_s - self._opened_s > SESSION_TIME_S:
-                self._close(TOO_LONG)
+        elif draining and not session.in_transaction:
+            self._close(SHUTTING_DOWN)
+        elif now_s - self._opened_s > SESSION_TIME_S + (MESSAGE_TIME_S if session.in_transaction else 0):
+            self._close(TOO_LONG)
 
     def abort(self) -> None:
         """Close at once, unsaid."""

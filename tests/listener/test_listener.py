@@ -217,6 +217,22 @@ def test_deadlines(commands: list[str], seconds: float, last: str) -> None:
         assert peer.reply() == ""
 
 
+@pytest.mark.parametrize(("more", "last"), [(0.0, "250"), (connection.MESSAGE_TIME_S, "421 4.4.2")])
+def test_a_transaction_outlasts_its_session_but_not_for_ever(more: float, last: str) -> None:
+    with Live(smtp_command_timeout_s=1e9) as live, live.client() as peer:
+        peer.reply()
+        peer.say("EHLO x", "MAIL FROM:<>")
+
+        def later() -> None:
+            live.listener.now_s += connection.SESSION_TIME_S + more + 1
+            live.listener._sweep()
+
+        live.do(later)
+        if last == "250":
+            peer.send(b"NOOP\r\n")
+        assert peer.reply().startswith(last)
+
+
 def test_a_drip_of_data_ends() -> None:
     with Live(smtp_data_timeout_s=1e9) as live, live.client() as peer:
         peer.greet()

@@ -16,8 +16,8 @@ from engine.scheduler.retry import again_ms
 from engine.scheduler.scheduler import Scheduler
 
 TICK_MS = 250
+PATIENCE_MS = 600_000  # longer than any retry, hold, doom or scan of the destinations below
 START_MS = 1_800_000_000_000
-LOAD_LIMIT = 3  # rows a read returns at the most, so that windows and slices are exercised with few rows
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class World:
     settings: dict[str, Destination]  # by domain
     virtual_mta_limits: dict[str, int]
     total_out: int = 100
+    read_rows: int = 3  # that one read returns at the most, so that windows and slices are exercised with few rows
     now_ms: int = START_MS
     stamp_ms: int = START_MS
     disk: dict[bytes, Due] = field(default_factory=dict)
@@ -81,7 +82,6 @@ class World:
     connections: list[Connection] = field(default_factory=list)
     announcements: deque[tuple[list[int], int]] = field(default_factory=deque)
     holds: dict[int, int] = field(default_factory=dict)  # by queue number: no connection before
-    failures: dict[int, int] = field(default_factory=dict)
     messages: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +96,6 @@ class World:
         self.connections = []
         self.announcements.clear()
         self.holds.clear()
-        self.failures.clear()
         self.known_stamp_ms = self.stamp_ms
         for number in sorted({DUE_KEY.unpack(key)[0] for key in self.disk}):
             self.scheduler.timers.wake(number, min(DUE_KEY.unpack(key)[2] for key in self._keys(number)))
@@ -142,13 +141,18 @@ class World:
                 return
 
     def acknowledge(self) -> None:
-        """The oldest answer to a settle is heard."""
+        """The oldest answer to a settle is heard; only now is a deferred row on disk, and can be asked for when its time comes."""
         if self.settles and (self.settles[0].committed or self.settles[0].refused):
             settling = self.settles.popleft()
             self.scheduler.acknowledged(settling.removes)
+            if settling.committed:
+                for key, _ in settling.adds:
+                    self.scheduler.due_again(settling.queue, DUE_KEY.unpack(key)[2])
             if settling.refused:
-                self.scheduler.shed(settling.queue)
-                self.scheduler.wake(settling.queue, self.now_ms)
+                number = settling.queue.number  # the queue may have been forgotten, and come back as another object
+                queue = self.scheduler.queues.get(number) or self.scheduler.add(number, settling.queue.name)
+                self.scheduler.shed(queue)
+                self.scheduler.wake(queue, self.now_ms)
 
     # --- what the slot does --------------------------------------------------------------------------------------------------------------
 
@@ -172,7 +176,7 @@ class World:
             load = self.scheduler.next_load(self.now_ms)
             if load is None:
                 return
-            queue, most = load[0], min(load[1], LOAD_LIMIT)
+            queue, most = load[0], min(load[1], self.read_rows)
             rows, next_due_ms = self._due(queue.number, queue.frontier, until_ms, most)
             self.scheduler.loaded(queue, rows, next_due_ms, len(rows) < most)
         raise AssertionError("loading never ends")
@@ -234,8 +238,8 @@ class World:
             queue = self.scheduler.next_scan(self.now_ms)
             if queue is None:
                 return
-            rows, _ = self._due(queue.number, queue.scan, self.now_ms, LOAD_LIMIT)
-            self.scheduler.scanned(queue, rows, len(rows) < LOAD_LIMIT, self.now_ms)
+            rows, _ = self._due(queue.number, queue.scan, self.now_ms, self.read_rows)
+            self.scheduler.scanned(queue, rows, len(rows) < self.read_rows, self.now_ms)
             self._bury()
         raise AssertionError("the expiry scan never ends")
 
@@ -247,7 +251,6 @@ class World:
 
     def connected(self, connection: Connection) -> None:
         """It greeted us."""
-        self.failures.pop(connection.queue.number, None)
         self.holds.pop(connection.queue.number, None)
         self.scheduler.connected(connection.queue)
         self._send_next(connection)
@@ -256,12 +259,12 @@ class World:
     def connect_failed(self, connection: Connection) -> None:
         """Nobody answered, or DNS did not."""
         queue = connection.queue
-        self.failures[queue.number] = failures = self.failures.get(queue.number, 0) + 1
-        if sum(c.queue is queue for c in self.connections) == 1:
-            steps = queue.settings.retry_after
-            self.holds[queue.number] = self.now_ms + int(steps[min(failures, len(steps)) - 1] * 1000)
+        held = self.holds.get(queue.number, 0) > self.now_ms  # by another of the connections that were opened together
         self.connections.remove(connection)
         self.scheduler.connect_failed(queue, self.now_ms, "timed out")
+        if not held:
+            steps = queue.settings.retry_after
+            self.holds[queue.number] = self.now_ms + int(steps[min(queue.failures, len(steps)) - 1] * 1000)
 
     def doomed(self, connection: Connection, min_age_ms: int) -> None:
         """DNS says that there is no such domain."""
@@ -330,8 +333,6 @@ class World:
                 settling.ended.append((row.due.address, "bounced" if how == "deferred" else how))
         self.settles.append(settling)
         self.scheduler.settled(queue, settling.removes)
-        for key, _ in settling.adds:
-            self.scheduler.due_again(queue, DUE_KEY.unpack(key)[2])
 
     def _commit(self, settling: Settling) -> None:
         settling.committed = True
@@ -381,31 +382,24 @@ class World:
             keys = [row.key for row in queue.window]
             assert len(set(keys)) == len(keys), f"a row stands twice in the window of {queue.name}"
 
-    def run_out(self, step: Callable[[], Any] = lambda: None) -> None:
+    def run_out(self) -> None:
         """A kind world from here on: every connection succeeds, all is delivered, until everybody's fate is on disk.
 
-        Nothing happens but ticks, timers and answers: AssertionError names who is left when nothing is due any more.
+        Nothing happens but ticks, timers and answers: AssertionError names who is left when it is quiet, or has waited PATIENCE_MS.
         """
-        for _ in range(3_000):
-            if all(recipient.ended for recipient in self.recipients.values()):
-                return
+        deadline_ms = self.now_ms + PATIENCE_MS
+        while self.now_ms < deadline_ms and not all(recipient.ended for recipient in self.recipients.values()):
             before = self._progress()
             self.settle_all()
             for connection in self.in_state("connecting"):
                 self.connected(connection)
             for connection in self.in_state("sending"):
-                if connection.transaction is not None:
-                    self.finished(connection, lambda index: "delivered")
+                self.finished(connection, lambda index: "delivered")
             for connection in self.in_state("idle"):
                 self.close(connection)
             self.tick()
             if self._progress() == before:
-                timer_ms = self.scheduler.timers.next_ms()
-                scans = [queue.scan_at_ms for queue in self.scheduler.queues.values() if queue.scan_at_ms and (queue.window or queue.more)]
-                waking = [when for when in (timer_ms, *scans) if when > self.now_ms]
-                if not waking and not timer_ms and not self.settles:
-                    break
-                self.now_ms = max(self.now_ms + TICK_MS, min(waking, default=0))
+                self.now_ms = max(self.now_ms + TICK_MS, min(self.scheduler.timers.next_ms(), self.now_ms + PATIENCE_MS // 20))
         left = [recipient.address for recipient in self.recipients.values() if not recipient.ended]
         assert not left, f"forgotten: {left}"
 

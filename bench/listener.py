@@ -74,7 +74,7 @@ async def measure(load: Load, directory: Path) -> tuple[float, float]:
         Reception(config, link, SegmentWriter(directory, link), log), log, [ListenSocket(listening.detach(), "127.0.0.1", port)],
         SharedCount(memoryview(bytearray(4)), 0, 0), 10_000,
     )  # fmt: skip
-    await listener.open()
+    listener.open()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -132,6 +132,10 @@ static void hang_up(struct session *session, int64_t wake_us) {
 
 static void fault(struct session *session, const char *what) {
     count_error(STAGE_NAMES[session->stage], what);
+    if (!session->busy && !option.retry && session->stage <= HELLO && accepted + failed + in_flight < option.messages) {
+        next_number++; /* the message that this connection was for */
+        live[1] = (uint64_t)++failed;
+    }
     hang_up(session, now_us() + (option.retry ? 50000 : 1000));
 }
 

@@ -1,0 +1,56 @@
+"""CPU of a whole tree is counted, orphans of kill -9 included, and nothing outlives its keeper."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.processes import Measured
+
+BURN = "import time, resource\nwhile sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) < 0.1: pass\n"
+PARENT = (
+    f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {BURN + 'time.sleep(600)'!r}])\n"
+    "open(sys.argv[1], 'w').close()\ntime.sleep(600)\n"
+)
+
+
+def start(tmp_path: Path, *command: str) -> Measured:
+    return Measured([sys.executable, *command], report=tmp_path / "usage", log=tmp_path / "log")
+
+
+def wait_for(true: object, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_cpu_and_status_of_a_command(tmp_path: Path) -> None:
+    measured = start(tmp_path, "-c", BURN + "raise SystemExit(7)")
+    usage = measured.wait(20)
+    assert usage["status"] == 7
+    assert usage["cpu_us"] >= 100_000
+    assert not measured.alive()
+
+
+def test_orphans_of_kill_9_are_counted_and_ended(tmp_path: Path) -> None:
+    measured = start(tmp_path, "-c", PARENT, str(tmp_path / "ready"))
+    wait_for((tmp_path / "ready").exists)
+    wait_for(lambda: sum(measured.cpu_by_role().values()) >= 100_000)
+    assert len(measured.processes()) == 2
+    assert all(process.anonymous_bytes > 1_000_000 for process in measured.processes())
+    measured.kill_all()
+    assert measured.wait(5)["cpu_us"] >= 100_000
+    assert measured.processes() == []
+
+
+def test_sigterm_reaches_the_command_and_the_deadline_ends_the_rest(tmp_path: Path) -> None:
+    measured = start(tmp_path, "-c", PARENT, str(tmp_path / "ready"))
+    wait_for((tmp_path / "ready").exists)
+    with pytest.raises(subprocess.TimeoutExpired):
+        measured.wait(0.05)
+    assert measured.close(0.5)["status"] == -15

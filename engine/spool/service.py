@@ -5,23 +5,21 @@ One thread, no event loop library: `turn` is one round, so tests step it.  The g
 
 from __future__ import annotations
 
-import errno
 import select
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import lmdb
 import msgspec
 
-from engine.clock import monotonic_s, wall_ms
+from engine.clock import monotonic_s
 from engine.errors import RemoteProtocolError
 from engine.log import EventLog
 from engine.spool import format, index, queries, recovery, wire
 from engine.spool.changes import Changes, Ledger
+from engine.spool.committer import Close, Committer, Entry, Open, Refusals
 from engine.spool.files import Segment, SegmentFiles
-from engine.spool.ops import Accept, Exported, Nothing, Operation, Seal, Settle
+from engine.spool.ops import Accept, Nothing, Operation
 from engine.spool.session import Session
 from engine.spool.space import Space
 
@@ -31,25 +29,9 @@ GATHER_S = 0.005
 WAITING_OPERATIONS = 16_384  # kept in memory while the disk is full; past that workers keep their own
 RESUME_WITHIN_S = 30.0  # epochs of the life before wait this long for their workers
 OUTBOX_BOUND = 2_000_000  # records that no sink has: past this mail is refused, past twice this sending stops
-TRIM_ROWS = 2_000  # outbox rows deleted with a group, at least
 SPACE_CHECK_S = 0.25
 READER_CHECK_S = 60.0
-RETRY_FULL_S = 1.0
 MAX_SESSIONS = 1024
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class _Open(msgspec.Struct, frozen=True):
-    """A new worker wants an epoch."""
-
-
-class _Close(msgspec.Struct, frozen=True):
-    """An epoch's worker is gone."""
-
-    epoch: int
-
-
-Entry = tuple[Session | None, int, Operation | _Open | _Close, str | None]  # who, its number, what, why refused already
 
 
 class SpoolService:
@@ -81,8 +63,7 @@ class SpoolService:
         self._resumable = found.epochs  # epoch -> (last operation applied, refusals)
         self._resume_until_s = monotonic_s() + RESUME_WITHIN_S
         self._group: list[Entry] = []
-        self._waiting: list[Entry] = []  # a group, and what came after it, that could not be committed for want of space
-        self._retry_at_s = 0.0
+        self._committer = Committer(self.env, self.tables, self.ledger, self.files, self.space, log)
         self._closed_epochs: set[int] = set()
         self._unowned: set[str] = set()
         self._sessions: dict[int, Session] = {}
@@ -149,9 +130,7 @@ class SpoolService:
 
     def _has_work(self) -> bool:
         """Whether there is something to do without waiting for input."""
-        if self._waiting:
-            return monotonic_s() >= self._retry_at_s
-        if self._group or self.ledger.outbox_first <= self.ledger.exported:
+        if self._group or self._committer.has_work:
             return True
         return any(session.holds_frame and not self._paused(session) for session in self._sessions.values())
 
@@ -189,7 +168,7 @@ class SpoolService:
 
     def _paused(self, session: Session) -> bool:
         """Whether *session* is not to be heard now: its epoch is not durable yet, or memory or the outbox is full."""
-        if session.opening or len(self._waiting) > WAITING_OPERATIONS:
+        if session.opening or len(self._committer.waiting) > WAITING_OPERATIONS:
             return True
         return session.role == "delivery" and self.ledger.outbox_rows > 2 * self.outbox_bound
 
@@ -204,7 +183,7 @@ class SpoolService:
             if self._owners.get(name) is session:
                 del self._owners[name]
         if session.epoch:
-            self._group.append((None, 0, _Close(session.epoch), None))
+            self._group.append((None, 0, Close(session.epoch), None))
             self.log.event("spool", f"{session.name} left epoch={session.epoch}")
         self._next_reader_check_s = 0.0
 
@@ -259,7 +238,7 @@ class SpoolService:
         session.fallback = hello.fallback
         if not hello.resume_epoch:
             session.opening = True
-            self._group.append((session, 0, _Open(), None))
+            self._group.append((session, 0, Open(), None))
             return
         found = self._resumable.pop(hello.resume_epoch, None)
         if found is None:
@@ -328,116 +307,20 @@ class SpoolService:
     # --- committing --------------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        if self._waiting:
-            self._hold(self._group)
-            self._group = []
-            if monotonic_s() < self._retry_at_s:
-                return
-            entries, self._waiting = self._waiting, []
-        else:
-            entries, self._group = self._group, []
-        if not entries and self.ledger.outbox_first > self.ledger.exported:
+        entries, self._group = self._group, []
+        group = self._committer.work(entries)
+        if group is None:
             return
-        try:
-            self._commit(entries)
-        except lmdb.MapFullError:
-            self._stall(entries)
-        except lmdb.Error as error:
-            if not self._for_want_of_space(error):
-                raise
-            self._stall(entries)
-
-    def _commit(self, entries: list[Entry]) -> None:
-        problems = self._sync_bodies(entries)
-        ledger = self.ledger
-        now_ms = wall_ms()
-        if ledger.stamp_ms >= now_ms:  # stamps go up with every group: at most a thousand groups a second, or they would outrun the clock
-            time.sleep(0.001)
-            now_ms = wall_ms()
-        txn = self.env.begin(write=True)
-        try:
-            changes = Changes(txn, self.tables, ledger, max(ledger.stamp_ms + 1, now_ms))
-            refusals: dict[Session, list[tuple[int, str]]] = {}
-            opened: list[tuple[Session, int]] = []
-            closed: list[int] = []
-            upto: dict[Session, int] = {}
-            for session, number, operation, reason in entries:
-                if session is None:
-                    if type(operation) is _Close:
-                        changes.close_epoch(operation.epoch)
-                        closed.append(operation.epoch)
-                    continue
-                if type(operation) is _Open:
-                    opened.append((session, changes.open_epoch()))
-                    continue
-                upto[session] = number
-                reason = reason or self._apply(changes, session, operation, problems)
-                if reason is not None:
-                    if type(operation) is Accept:
-                        changes.drop_large(operation, session.epoch)
-                    refusals.setdefault(session, []).append((number, reason))
-            for session, number in upto.items():
-                if session.epoch not in closed:
-                    changes.advance(session.epoch, number, session.refused + refusals.get(session, []))
-            changes.trim(max(TRIM_ROWS, 4 * len(changes.records)))
-            changes.finish()
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit()
-        changes.adopt()
-        self.space.full = False
         self.groups += 1
         self.operations += len(entries)
-        self._closed_epochs.update(closed)
-        for segment in changes.unlink:
+        self._closed_epochs.update(group.closed)
+        for segment in group.changes.unlink:
             self._unlink(segment)
-        for session, epoch in opened:
+        for session, epoch in group.opened:
             self._welcome(session, epoch)
-        self._answer(upto, refusals, changes)
+        self._answer(group.upto, group.refusals, group.changes)
 
-    def _apply(self, changes: Changes, session: Session, operation: Operation | _Open | _Close, problems: dict[Segment, str]) -> str | None:
-        """Apply one operation, or say why it is refused."""
-        epoch = session.epoch
-        if type(operation) is Accept:
-            reason = problems.get((operation.epoch, operation.segment)) if problems else None
-            reason = reason or changes.check_accept(operation, epoch)
-            if reason is None:
-                changes.accept(operation)
-            return reason
-        if type(operation) is Settle:
-            accept = operation.accept
-            reason = problems.get((accept.epoch, accept.segment)) if problems and accept is not None else None
-            reason = reason or changes.check_settle(operation, epoch)
-            if reason is None:
-                changes.settle(operation)
-            return reason
-        if type(operation) is Seal:
-            return changes.seal(operation, epoch)
-        if type(operation) is Exported:
-            return changes.exported(operation)
-        return None
-
-    def _sync_bodies(self, entries: list[Entry]) -> dict[Segment, str]:
-        """Sync the segments that *entries* name; why, for those that could not be."""
-        wanted: dict[Segment, Session] = {}
-        for session, _, operation, reason in entries:
-            if reason is not None or session is None:
-                continue
-            accept = operation if type(operation) is Accept else operation.accept if type(operation) is Settle else None
-            if accept is not None and accept.epoch == session.epoch and 0 <= accept.segment < 1 << 32:
-                wanted[accept.epoch, accept.segment] = session
-        if not wanted:
-            return {}
-        known = set(self.files.failed)
-        problems = self.files.sync(wanted)
-        for segment, reason in problems.items():
-            if segment not in known:
-                self.log.event("spool", reason)
-                wanted[segment].tell(wire.Abandoned(*segment))
-        return problems
-
-    def _answer(self, upto: dict[Session, int], refusals: dict[Session, list[tuple[int, str]]], changes: Changes) -> None:
+    def _answer(self, upto: dict[Session, int], refusals: Refusals, changes: Changes) -> None:
         touched: set[Session] = set()
         for session, number in upto.items():
             session.upto = number
@@ -471,40 +354,6 @@ class SpoolService:
                 self.log.event("spool", f"virtual MTA {virtual_mta!r} belongs to nobody that is connected: {owner.name} sends its mail")
         return owner
 
-    # --- a full disk -------------------------------------------------------------------------------------------------------------------
-
-    def _for_want_of_space(self, error: lmdb.Error) -> bool:
-        """Whether room would have helped; LMDB calls a write that went in only partly, as on a full disk, an input/output error."""
-        code = getattr(error, "code", 0)
-        return code in _FULL or (code == errno.EIO and self.space.free_bytes() < self.space.min_free_bytes)
-
-    def _stall(self, entries: list[Entry]) -> None:
-        """A commit failed for want of space: throw the ballast off, take no mail, keep outcomes until they can be committed."""
-        if not self.space.full:
-            self.log.event("spool", "commit failed: no space left; new mail is refused and outcomes wait in memory until there is")
-            self.space.full = True
-            self._retry_at_s = 0.0
-        else:
-            self._retry_at_s = monotonic_s() + RETRY_FULL_S
-        self.space.drop_ballast()
-        self._check_space(force=True)
-        self._hold(entries)
-
-    def _hold(self, entries: list[Entry]) -> None:
-        """Keep *entries* for a later commit; new mail among them is refused at once and becomes Nothing."""
-        refused: dict[Session, list[tuple[int, str]]] = {}
-        for session, number, operation, reason in entries:
-            if session is not None and type(operation) is Accept:
-                reason = reason or self.space.refusal or "disk low"
-                refused.setdefault(session, []).append((number, reason))
-                self._waiting.append((session, number, Nothing(), None))
-            else:
-                self._waiting.append((session, number, operation, reason))
-        for session, numbers in refused.items():
-            session.refused += numbers
-            session.tell(wire.Ack(session.upto, numbers))
-            session.flush(self.ledger.stamp_ms)
-
     # --- housekeeping ------------------------------------------------------------------------------------------------------------------
 
     def map_used_bytes(self) -> int:
@@ -529,7 +378,7 @@ class SpoolService:
     def _housekeep(self) -> None:
         now_s = monotonic_s()
         if self._resumable and now_s > self._resume_until_s:
-            self._group += [(None, 0, _Close(epoch), None) for epoch in self._resumable]
+            self._group += [(None, 0, Close(epoch), None) for epoch in self._resumable]
             self._resumable = {}
         if self._closed_epochs:
             closed, self._closed_epochs = self._closed_epochs, set()

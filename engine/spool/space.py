@@ -10,6 +10,7 @@ from engine.spool import format
 BALLAST_BYTES = 64 << 20
 DEFAULT_MIN_FREE_BYTES = 100 << 20
 MAP_RESERVE = 0.20
+FULL = "disk low: a commit failed for want of space"
 RESUME_FACTOR = 1.05  # refuse below the bound, resume only clearly above it
 
 
@@ -29,7 +30,7 @@ class Space:
         bound = self.min_free_bytes * (RESUME_FACTOR if self.refusal else 1.0)
         free = self.free_bytes()
         if self.full:
-            self.refusal = "disk low: a commit failed for want of space"
+            self.refusal = FULL
         elif free < bound:
             self.refusal = f"disk low: {free >> 20} MB free, {self.min_free_bytes >> 20} MB are kept (min-free-space)"
         elif map_used_bytes > map_size_bytes * (1 - MAP_RESERVE):

@@ -12,14 +12,15 @@ from typing import Any
 from engine.process import HEARTBEAT_ROW_BYTES, Birth
 from engine.spool import worker
 from engine.spool.changes import Changes
+from engine.spool.committer import Committer
 from engine.spool.files import SegmentFiles
 from engine.spool.service import SpoolService
 from engine.spool.session import Session
 
 # state -> the function after (or, with a minus, before) which it dies
 STATES: dict[str, tuple[type, str, bool]] = {
-    "gathered": (SpoolService, "_commit", True),
-    "synced": (SpoolService, "_sync_bodies", False),
+    "gathered": (Committer, "_commit", True),
+    "synced": (Committer, "_sync_bodies", False),
     "applied": (Changes, "finish", False),
     "committed": (Changes, "adopt", True),
     "told": (SpoolService, "_answer", False),

@@ -59,7 +59,7 @@ def test_below_min_free_space_mail_is_refused_but_not_outcomes(tmp_path: Path, m
 
 def test_commit_that_fails_keeps_outcomes_and_drops_the_ballast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.spool.service.SPACE_CHECK_S", 0.0)
-    monkeypatch.setattr("engine.spool.service.RETRY_FULL_S", 0.0)
+    monkeypatch.setattr("engine.spool.committer.RETRY_FULL_S", 0.0)
     spool, worker, space = make(tmp_path)
     ballast = spool.root / format.BALLAST
     assert ballast.stat().st_size == 4096
@@ -93,7 +93,7 @@ def test_commit_that_fails_keeps_outcomes_and_drops_the_ballast(tmp_path: Path, 
 
 
 def test_refusal_before_its_turn_survives_a_crash_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.spool.service.RETRY_FULL_S", 0.0)
+    monkeypatch.setattr("engine.spool.committer.RETRY_FULL_S", 0.0)
     spool, worker, _ = make(tmp_path)
     real = Changes.finish
     left = 2

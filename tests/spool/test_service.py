@@ -101,7 +101,7 @@ def test_records_of_queues_are_always_stored(spool: Spool) -> None:
 def test_stamps_go_up_even_if_the_clock_goes_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = listener(spool)
     put(worker, "a/v")
-    monkeypatch.setattr("engine.spool.service.wall_ms", lambda: 1_000)
+    monkeypatch.setattr("engine.spool.committer.wall_ms", lambda: 1_000)
     put(worker, "a/v")
     spool.crash()
     spool.start()

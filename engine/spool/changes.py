@@ -185,17 +185,17 @@ class Changes:
         epoch = self._next_epoch
         self._next_epoch += 1
         self._state[format.NEXT_EPOCH] = _U32.pack(self._next_epoch)
-        self._state[_epoch_key(epoch)] = format.EPOCH_ROW.pack(0)
+        self._state[epoch_key(epoch)] = format.EPOCH_ROW.pack(0)
         return epoch
 
     def advance(self, epoch: int, last: int, refused: list[tuple[int, str]]) -> None:
         """Operations of *epoch* up to *last* are decided; *refused* are those that its worker may not have heard of."""
-        self._state[_epoch_key(epoch)] = format.EPOCH_ROW.pack(last) + (encode_refusals(refused) if refused else b"")
+        self._state[epoch_key(epoch)] = format.EPOCH_ROW.pack(last) + (encode_refusals(refused) if refused else b"")
 
     def close_epoch(self, epoch: int) -> None:
         """Its worker is gone for ever: its segments are sealed and its number is forgotten."""
-        self._state.pop(_epoch_key(epoch), None)
-        self._txn.delete(_epoch_key(epoch), db=self._tables.state)
+        self._state.pop(epoch_key(epoch), None)
+        self._txn.delete(epoch_key(epoch), db=self._tables.state)
         cursor = self._txn.cursor(self._tables.segment)
         found = cursor.set_range(format.SEGMENT_KEY.pack(epoch, 0))
         while found:
@@ -334,5 +334,6 @@ class Changes:
             self._txn.cursor(table).putmulti(rows)
 
 
-def _epoch_key(epoch: int) -> bytes:
+def epoch_key(epoch: int) -> bytes:
+    """Key of an epoch's row in `state`."""
     return format.EPOCH_PREFIX + _U32.pack(epoch)

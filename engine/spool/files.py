@@ -46,6 +46,10 @@ class SegmentFiles:
             os.close(self._open.popitem(last=False)[1])
         return problems
 
+    def sync_own(self, descriptor: int) -> None:
+        """Make what this process itself wrote durable; OSError if it cannot be: write there no more."""
+        self._sync_file(descriptor)
+
     def unlink(self, segment: Segment) -> None:
         """Remove the file; one that is gone already is fine.  OSError if the file system refuses."""
         self._close(segment)

@@ -10,14 +10,16 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import msgspec
 
 from engine.clock import monotonic_s
-from engine.errors import RemoteProtocolError
+from engine.errors import RemoteProtocolError, SpoolError
 from engine.log import EventLog
 from engine.spool import format, index, queries, recovery, wire
 from engine.spool.changes import Changes, Ledger
 from engine.spool.committer import Close, Committer, Entry, Open, Refusals
+from engine.spool.compaction import Compactor
 from engine.spool.files import Segment, SegmentFiles
 from engine.spool.ops import Accept, Nothing, Operation
 from engine.spool.session import Session
@@ -64,6 +66,7 @@ class SpoolService:
         self._resume_until_s = monotonic_s() + RESUME_WITHIN_S
         self._group: list[Entry] = []
         self._committer = Committer(self.env, self.tables, self.ledger, self.files, self.space, log)
+        self._compactor = Compactor(self.env, self.tables, self.ledger, self.files)
         self._closed_epochs: set[int] = set()
         self._unowned: set[str] = set()
         self._sessions: dict[int, Session] = {}
@@ -112,6 +115,7 @@ class SpoolService:
         self._check_space()
         self._gather(max(started_s, monotonic_s()) + GATHER_S)
         self._work()
+        self._compact()
         self._housekeep()
         for session in list(self._sessions.values()):
             self._update(session)
@@ -125,12 +129,13 @@ class SpoolService:
             session.connection.close()
         self._sessions.clear()
         self._poller.close()
+        self._compactor.close()
         self.files.close()
         self.env.close()
 
     def _has_work(self) -> bool:
         """Whether there is something to do without waiting for input."""
-        if self._group or self._committer.has_work:
+        if self._group or self._committer.has_work or self._compactor.busy:
             return True
         return any(session.holds_frame and not self._paused(session) for session in self._sessions.values())
 
@@ -388,6 +393,16 @@ class SpoolService:
             freed = self.env.reader_check()
             if freed:
                 self.log.event("spool", f"freed {freed} reader slots of dead processes")
+
+    def _compact(self) -> None:
+        """One slice, unless room is short: compaction needs some before it frees any."""
+        if self.space.refusal is not None or self._committer.waiting:
+            return
+        try:
+            self._compactor.step()
+        except (OSError, lmdb.Error, SpoolError) as error:
+            self._compactor.give_up()
+            self.log.event("spool", f"compaction put off: {error}")
 
     def _unlink(self, segment: Segment) -> None:
         try:

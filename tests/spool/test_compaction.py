@@ -1,0 +1,106 @@
+"""Compaction: the disk stays within a bound of what is live, and no body is lost on the way."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from engine.spool import SpoolReader, format
+from tests.spool.stepping import Spool, Worker, accept, settle
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.spool.compaction.LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr("engine.spool.compaction.SLACK_BYTES", 0)
+    monkeypatch.setattr("engine.spool.compaction.SLICE_RECORDS", 7)
+    monkeypatch.setattr(format, "SEGMENT_BYTES", 5_000)
+
+
+def fill(spool: Spool, worker: Worker, count: int) -> dict[bytes, bytes]:
+    bodies: dict[bytes, bytes] = {}
+    for number in range(count):
+        identity = worker.new_id()
+        bodies[identity] = b"body %d\r\n" % number * 40
+        worker.send(accept(identity, worker.writer_.write(identity, [bodies[identity]]), "a/v", "b/v"))
+    spool.step(6)
+    worker.hear()
+    return bodies
+
+
+def settle_most(spool: Spool, worker: Worker, bodies: dict[bytes, bytes]) -> None:
+    chance = random.Random(3)
+    for identity in list(bodies):
+        if chance.random() < 0.8:
+            del bodies[identity]
+    worker.do(settle(*[key for key, _ in spool.rows() if key[13:25] not in bodies]))
+
+
+def check(spool: Spool, reader: SpoolReader, bodies: dict[bytes, bytes]) -> None:
+    found = reader.messages(bodies)
+    assert found.keys() == bodies.keys()
+    for identity, body in bodies.items():
+        assert reader.body(found[identity].body, identity) == body
+
+
+def total(spool: Spool) -> int:
+    return sum((spool.root / format.BODIES / name).stat().st_size for name in spool.files())
+
+
+def test_sparse_segments_are_rewritten(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    bodies = fill(spool, worker, 120)
+    reader = spool.reader()
+    before = reader.messages(bodies)
+    settle_most(spool, worker, bodies)
+    worker.writer_.close()
+    spool.step(60)
+    live = sum(map(len, bodies.values()))
+    assert total(spool) <= 1.3 * live
+    check(spool, reader, bodies)
+    assert any(before[identity].body != reader.messages([identity])[identity].body for identity in bodies)
+    for identity, body in bodies.items():  # who still knows the old place finds the new one
+        assert reader.body(before[identity].body, identity) == body
+    spool.crash()
+    spool.start()
+    worker.resume()
+    spool.step(20)
+    check(spool, spool.reader(), bodies)
+    assert worker.do(settle(*[key for key, _ in spool.rows()])) == [None]
+    assert spool.table("message") == {}
+    spool.service._resume_until_s = 0
+    spool.step(6)
+    assert spool.files() == []
+    spool.close()
+
+
+def test_a_crash_between_slices_and_a_failed_sync_lose_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    bodies = fill(spool, worker, 120)
+    settle_most(spool, worker, bodies)
+    worker.writer_.close()
+    for turns in range(1, 8):
+        spool.step(turns)
+        spool.crash()
+        spool.start()
+        worker.resume()
+        check(spool, spool.reader(), bodies)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool.service.files.sync_own = fail  # type: ignore[method-assign]
+    spool.step(8)
+    check(spool, spool.reader(), bodies)
+    del spool.service.files.sync_own
+    spool.service._compactor._look_at_s = 0
+    spool.step(80)
+    check(spool, spool.reader(), bodies)
+    assert total(spool) <= 1.6 * sum(map(len, bodies.values()))  # files of epochs that may still resume stay until then
+    spool.close()

@@ -140,7 +140,7 @@ class Compactor:
                 data = os.pread(self._source, size, offset)
                 if len(data) != size or old.checksum != checksum or format.checksum(data) != checksum:
                     self._damaged.add(segment)
-                raise SpoolError(f"segment {format.segment_name(*segment)} is damaged at {offset}: it is left as it is")
+                    raise SpoolError(f"segment {format.segment_name(*segment)} is damaged at {offset}: it is left as it is")
                 copied.append(Copied(message_id, old, self._append(head, data, checksum)))
                 taken += size
         return copied, False

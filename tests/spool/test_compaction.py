@@ -104,3 +104,26 @@ def test_a_crash_between_slices_and_a_failed_sync_lose_nothing(tmp_path: Path) -
     check(spool, spool.reader(), bodies)
     assert total(spool) <= 1.6 * sum(map(len, bodies.values()))  # files of epochs that may still resume stay until then
     spool.close()
+
+
+def test_a_damaged_segment_is_left_alone_and_said_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    bodies = fill(spool, worker, 60)
+    settle_most(spool, worker, bodies)
+    worker.writer_.close()
+    identity = next(iter(bodies))
+    body = spool.reader().messages([identity])[identity].body
+    path = spool.root / format.BODIES / format.segment_name(body.epoch, body.segment)
+    data = bytearray(path.read_bytes())
+    data[body.offset] ^= 1
+    path.write_bytes(data)
+    for _ in range(4):
+        spool.service._compactor._look_at_s = 0
+        spool.step(30)
+    assert path.read_bytes() == data
+    del bodies[identity]
+    check(spool, spool.reader(), bodies)
+    assert spool.log_text().count("is damaged at") == 1
+    spool.close()

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_CHILD_SUBREAPER = 36
 _ROLE = re.compile(r"^engine: ([a-z]+(?:/\d+)?)")
 _SUPERVISOR = re.compile(r" -m engine start ")  # until it names itself
@@ -171,20 +172,28 @@ def _keep(report: str, command: Sequence[str]) -> int:
     """Run *command* as subreaper until no process below is left."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    child = subprocess.Popen(command, start_new_session=True)  # what it sends to its own group is not for us
-    living = {child.pid}
+    living: list[int] = []
+    early: list[int] = []  # came before there was anybody to pass them on to
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        for each in living:
-            _kill(each, number)
+        for pid in living:
+            _kill(pid, number)
+        if not living:
+            early.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in PASSED_ON:
         signal.signal(number, forward)
+    child = subprocess.Popen(command, start_new_session=True)  # what it sends to its own group is not for us
+    living.append(child.pid)
+    for number in early:
+        _kill(child.pid, number)
     status = 0
     for pid, code in _reap():
         if pid == child.pid:
             living.clear()
             status = os.waitstatus_to_exitcode(code)
+    for number in PASSED_ON:
+        signal.signal(number, signal.SIG_IGN)  # too late to matter, and the report has to be written
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     part = Path(f"{report}.part")
     part.write_text(json.dumps({"status": status, "cpu_us": round((used.ru_utime + used.ru_stime) * 1e6)}))

@@ -24,8 +24,10 @@ INDEX = "index"
 BODIES = "bodies"
 BALLAST = "ballast"
 _MARKER_TEXT = re.compile(r"engine spool, format (\d+)\n\Z")
-# What may lie in a directory that is to become a spool: what its owner process and its file system put there first.
-_NOT_CONTENT = re.compile(r"lost\+found|lock|run|[a-z]+\.(lock|sock|pid)")
+# What may lie in a directory that is to become a spool: what its file system and its owner put there first.
+_NOT_CONTENT = re.compile(r"lost\+found|lock|[a-z]+\.(lock|sock|pid)")
+_LOCK = "lock"
+_LOCK_MARK = b"engine spool\n"  # the supervisor marks its lock after it found the directory empty: what else lies there is its own
 
 MAP_SIZE_BYTES = 64 << 30  # virtual; every process opens with the same
 MAX_READERS = 2048
@@ -120,7 +122,7 @@ def claim(path: str | Path) -> Path:
 
 def _claim_empty(root: Path, marker: Path) -> None:
     foreign = sorted(entry.name for entry in root.iterdir() if not _NOT_CONTENT.fullmatch(entry.name))
-    if foreign:
+    if foreign and not _is_locked_by_us(root):
         raise StartError(f"spool {root} is neither empty nor a spool of ours (it holds {foreign[0]!r}): name another directory in <spool>")
     draft = root / "spool.lock"  # a torn marker would be refused for ever: it appears whole
     draft.write_text(f"engine spool, format {FORMAT_VERSION}\n", "ascii")
@@ -130,6 +132,13 @@ def _claim_empty(root: Path, marker: Path) -> None:
     finally:
         os.close(descriptor)
     draft.rename(marker)
+
+
+def _is_locked_by_us(root: Path) -> bool:
+    try:
+        return (root / _LOCK).read_bytes() == _LOCK_MARK
+    except FileNotFoundError:
+        return False
 
 
 def _check_marker(root: Path, text: str) -> None:

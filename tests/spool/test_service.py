@@ -395,6 +395,14 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config"]
 
 
+def test_what_the_supervisor_put_there_is_not_foreign(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(StartError, match="neither empty nor"):
+        claim(tmp_path)
+    (tmp_path / "lock").write_bytes(b"engine spool\n")
+    assert (claim(tmp_path) / format.MARKER).exists()
+
+
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     root = claim(tmp_path / "spool")
     (root / format.MARKER).write_text("engine spool, format 99\n")

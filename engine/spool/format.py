@@ -26,7 +26,6 @@ BALLAST = "ballast"
 _MARKER_TEXT = re.compile(r"engine spool, format (\d+)\n\Z")
 # What may lie in a directory that is to become a spool: what its file system and its owner put there first.
 _NOT_CONTENT = re.compile(r"lost\+found|lock|[a-z]+\.(lock|sock|pid)")
-_LOCK = "lock"
 _LOCK_MARK = b"engine spool\n"  # the supervisor marks its lock after it found the directory empty: what else lies there is its own
 
 MAP_SIZE_BYTES = 64 << 30  # virtual; every process opens with the same
@@ -100,8 +99,11 @@ def checksum(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     return zlib.crc32(data, value)
 
 
-def claim(path: str | Path) -> Path:
-    """The spool directory at *path*, made ours if it is new or empty; StartError if it is neither empty nor ours, or of another format."""
+def claim(path: str | Path, lock_fd: int = -1) -> Path:
+    """The spool directory at *path*, made ours if it is new or empty; StartError if it is neither empty nor ours, or of another format.
+
+    *lock_fd*: the supervisor's open lock on it (-1: none); its mark says that the directory was found empty before the supervisor moved in.
+    """
     root = Path(path)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def claim(path: str | Path) -> Path:
         try:
             text = marker.read_text("ascii")
         except FileNotFoundError:
-            _claim_empty(root, marker)
+            _claim_empty(root, marker, lock_fd)
         else:
             _check_marker(root, text)
         for name in (INDEX, BODIES):
@@ -120,9 +122,9 @@ def claim(path: str | Path) -> Path:
     return root
 
 
-def _claim_empty(root: Path, marker: Path) -> None:
+def _claim_empty(root: Path, marker: Path, lock_fd: int) -> None:
     foreign = sorted(entry.name for entry in root.iterdir() if not _NOT_CONTENT.fullmatch(entry.name))
-    if foreign and not _is_locked_by_us(root):
+    if foreign and not (lock_fd >= 0 and os.pread(lock_fd, len(_LOCK_MARK) + 1, 0) == _LOCK_MARK):
         raise StartError(f"spool {root} is neither empty nor a spool of ours (it holds {foreign[0]!r}): name another directory in <spool>")
     draft = root / "spool.lock"  # a torn marker would be refused for ever: it appears whole
     draft.write_text(f"engine spool, format {FORMAT_VERSION}\n", "ascii")
@@ -132,13 +134,6 @@ def _claim_empty(root: Path, marker: Path) -> None:
     finally:
         os.close(descriptor)
     draft.rename(marker)
-
-
-def _is_locked_by_us(root: Path) -> bool:
-    try:
-        return (root / _LOCK).read_bytes() == _LOCK_MARK
-    except FileNotFoundError:
-        return False
 
 
 def _check_marker(root: Path, text: str) -> None:

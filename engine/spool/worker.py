@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.clock import monotonic_s
-from engine.errors import StartError
+from engine.errors import EngineError
 from engine.log import EventLog
 from engine.process import Birth, Heartbeat
 from engine.spool import format
@@ -31,9 +31,9 @@ def run(birth: Birth, config: Config) -> int:
     min_free_bytes = spools[0].min_free_space_bytes if spools else 0
     try:
         listener = _listener(birth)
-        root = format.claim(birth.spool_path)
+        root = format.claim(birth.spool_path, birth.lock_fd)
         service = SpoolService(root, listener, log, space=Space(root, min_free_bytes or 0))
-    except (OSError, StartError) as error:
+    except (OSError, EngineError) as error:
         log.event("spool", f"cannot start: {error}")
         log.close()
         raise

@@ -400,7 +400,8 @@ def test_what_the_supervisor_put_there_is_not_foreign(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="neither empty nor"):
         claim(tmp_path)
     (tmp_path / "lock").write_bytes(b"engine spool\n")
-    assert (claim(tmp_path) / format.MARKER).exists()
+    with open(tmp_path / "lock", "rb") as lock:
+        assert (claim(tmp_path, lock.fileno()) / format.MARKER).exists()
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:

@@ -185,8 +185,8 @@ def _keep(report: str, command: Sequence[str]) -> int:
         signal.signal(number, forward)
     child = subprocess.Popen(command, start_new_session=True)  # what it sends to its own group is not for us
     living.append(child.pid)
-    for number in early:
-        _kill(child.pid, number)
+    for missed in early:
+        _kill(child.pid, missed)
     status = 0
     for pid, code in _reap():
         if pid == child.pid:

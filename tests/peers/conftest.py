@@ -1,4 +1,4 @@
-"""The marker `peers`, the engine that these tests send through, and a list at the end of what did not run and why."""
+"""The engine that these tests send through, and a list at the end of what did not run and why."""
 
 from __future__ import annotations
 
@@ -16,28 +16,11 @@ from tests.peers.install import PACKAGES, path_of
 from tests.sinks import Sink
 from tests.system.engine import Engine
 
-HERE = Path(__file__).parent
 ZONE = {
     **{f"d{number}.example": {"MX": ["10 mx1.sink.example", "20 mx2.sink.example"]} for number in range(3)},
     "mx1.sink.example": {"A": ["127.0.0.21"]},
     "mx2.sink.example": {"A": ["127.0.0.22"]},
 }
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", "peers: needs other people's programs (make peers)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all of this directory; leave it out of runs that did not ask for it, such as `make test`."""
-    ours = [item for item in items if HERE in item.path.parents]
-    for item in ours:
-        item.add_marker("peers")
-    asked = "peers" in (config.option.markexpr or "") or any("peers" in argument for argument in config.args)
-    if ours and not asked:
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,6 +14,8 @@ from tests.peers.corpus import CORPUS, assert_all_untouched, assert_untouched, l
 from tests.peers.install import path_of
 from tests.sinks import Message
 
+pytestmark = pytest.mark.peers
+
 Need = Callable[[str], None]
 
 

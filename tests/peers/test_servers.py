@@ -19,6 +19,8 @@ from tests.peers.install import path_of
 from tests.sinks import Sink
 from tests.system.engine import Engine, eventually
 
+pytestmark = pytest.mark.peers
+
 Need = Callable[[str], None]
 NATIVE = {name: message.replace(b"\r\n", b"\n") for name, message in CORPUS.items()}
 

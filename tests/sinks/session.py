@@ -170,9 +170,7 @@ class Session:
 
     def finish(self, raw: bytes) -> None:
         """Answer the final dot; keep the message if the answer accepts it."""
-        message = Message(
-            self.sender or "", tuple(self.recipients), raw, self.dialog.ehlo, self.dialog.peer, self.mail_parameters, self.dialog.index
-        )
+        message = Message(self.sender or "", tuple(self.recipients), raw, self.dialog.ehlo, self.dialog.peer, self.mail_parameters, self.dialog.index)
         reply = self.answer("dot", "")
         self.sender, self.recipients = None, []
         if reply.startswith(b"250") and message.recipients:

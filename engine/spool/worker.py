@@ -41,6 +41,7 @@ def run(birth: Birth, config: Config) -> int:
     heartbeat = Heartbeat(birth)
     flush_at_s = 0.0
     tune()
+    heartbeat.beat()  # others wait for us to be at work
     try:
         while not stopping:
             service.turn(TURN_S)

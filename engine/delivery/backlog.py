@@ -43,6 +43,14 @@ class Backlog:
                 self._scheduler.add(number, self._reader.queue_name(number))
                 self._scheduler.announce(number, since_ms)
 
+    def look_at_clock(self, now_ms: int) -> None:
+        """Before anything is decided by the wall clock: has it jumped?"""
+        now_s = monotonic_s()
+        step = self._steps.tick(now_ms, now_s)
+        if step:
+            self._log.event("clock", f"the wall clock stepped by {step / 1000:.0f}s: nobody is bounced for age until it has stood for 15 minutes")
+        self._scheduler.may_expire = self._steps.may_expire(now_s)
+
     def wake_due(self, now_ms: int) -> None:
         """Queues whose time has come."""
         for number in self._scheduler.timers.due(max(now_ms, self._stamp_ms), 1_000):
@@ -77,11 +85,6 @@ class Backlog:
     def expire(self, now_ms: int) -> bool:
         """Look through queues that stand still for recipients older than bounce-after, and bounce them."""
         now_s = monotonic_s()
-        step = self._steps.tick(now_ms, now_s)
-        if step:
-            self._log.event("clock", f"the wall clock stepped by {step / 1000:.0f}s: nobody is bounced for age until it has stood for 15 minutes")
-        if not self._steps.may_expire(now_s):
-            return False
         while not self._settler.full:
             queue = self._scheduler.next_scan(now_ms)
             if queue is None:

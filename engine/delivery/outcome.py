@@ -12,10 +12,10 @@ from engine.mail.envelope import Due, Message
 from engine.mail.record import QueueRecord, RecipientRecord, encode
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.retry import again_ms
+from engine.scheduler.scheduler import EXPIRED
 from engine.spool.ops import Settlement
 
 LAST_REPLY_CHARS = 400
-PUT_ASIDE_MS = 3_600_000
 
 _encode_due = msgspec.msgpack.Encoder().encode
 
@@ -52,13 +52,16 @@ _ACTIONS = {"d": "relayed", "b": "failed", "t": "delayed"}
 _WORDS = {"d": "delivered", "b": "bounced", "t": "deferred"}
 
 
-def deferral(queue: Queue, row: Row, status: str, diag: str, now_ms: int) -> Result:
-    """*row* is tried again after retry-recipients-after; or it bounces, if its time is over."""
-    settings = queue.settings
-    when_ms = again_ms(now_ms, settings.retry_recipients_after_s, row.message, queue.number, row.due.queued_ms, settings.bounce_after_s)
-    if when_ms <= now_ms:
-        return Result(row, "b", "5.4.7", diag)
-    return Result(row, "t", status, diag, when_ms)
+def deferral(queue: Queue, row: Row, status: str, diag: str, now_ms: int, may_expire: bool) -> Result:
+    """*row* is tried again after retry-recipients-after; or it bounces, if its time is over and the clock can be believed."""
+    settings, due = queue.settings, row.due
+    wait_s = settings.retry_recipients_after_s
+    when_ms = again_ms(now_ms, wait_s, row.message, queue.number, due.queued_ms, settings.bounce_after_s)
+    if when_ms > now_ms:
+        return Result(row, "t", status, diag, when_ms)
+    if may_expire:
+        return Result(row, "b", EXPIRED, diag)
+    return Result(row, "t", status, diag, now_ms + int(wait_s * 1000))
 
 
 def settlement(queue: Queue, message: Message, id_text: str, result: Result, peer: Peer, now_ms: int) -> Settlement:
@@ -79,9 +82,9 @@ def settlement(queue: Queue, message: Message, id_text: str, result: Result, pee
     return Settlement(row.key, encode(record), result.again_ms, _encode_due(later))
 
 
-def put_aside(row: Row, why: str, now_ms: int) -> Settlement:
-    """*row* waits for PUT_ASIDE_MS without a record: nothing of it was tried."""
-    return Settlement(row.key, b"", now_ms + PUT_ASIDE_MS, _encode_due(msgspec.structs.replace(row.due, last_reply=why[:LAST_REPLY_CHARS])))
+def put_aside(row: Row, why: str, again_ms: int) -> Settlement:
+    """*row* waits until *again_ms*, and *why* is remembered; no record, since nothing of it was tried."""
+    return Settlement(row.key, b"", again_ms, _encode_due(msgspec.structs.replace(row.due, last_reply=why[:LAST_REPLY_CHARS])))
 
 
 def queue_record(queue: Queue, status: str, diag: str, peer: Peer, now_ms: int) -> bytes:

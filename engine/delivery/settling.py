@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from engine.delivery.outcome import NOWHERE, Peer, Result, deferral, line, put_aside, queue_record, settlement
+from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement
 from engine.delivery.report import Reporter
 from engine.errors import SpoolError
 from engine.log import EventLog, escape
@@ -14,8 +14,10 @@ from engine.mail.message_id import text as id_text
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolLink, SpoolReader
-from engine.spool.ops import Settle
+from engine.spool.ops import Settle, Settlement
 
+DSN_WAIT_MS = 60_000
+UNREADABLE_WAIT_MS = 3_600_000
 UNSETTLED_MOST = 4_000  # rows whose settle is not acknowledged: beyond, nothing new is begun
 
 
@@ -48,16 +50,17 @@ class Settler:
         """Store and log what became of recipients of one message."""
         shown = id_text(message_id)
         accept = None
+        rows: list[Settlement] = []
         if any(result.type == "b" for result in results):
             try:
                 accept = self._reporter.accept_for(queue.vmta, message, message_id, results, peer, now_ms)
             except SpoolError as error:
                 self._log.event(
-                    "dsn-failed", f"id={shown} queue={queue.name} no DSN could be written ({error}): the bounce waits for the next attempt"
+                    "dsn-failed", f"id={shown} queue={queue.name} no DSN could be written ({error}): the bounce waits {DSN_WAIT_MS / 1000:.0f}s"
                 )
-                results = [deferral(queue, r.row, "4.3.0", r.diag, now_ms) if r.type == "b" else r for r in results]
-                results = [result for result in results if result.type != "b"]  # one that is expired stays as it is on disk
-        rows = [settlement(queue, message, shown, result, peer, now_ms) for result in results]
+                rows = [put_aside(r.row, r.diag, now_ms + DSN_WAIT_MS) for r in results if r.type == "b"]
+                results = [result for result in results if result.type != "b"]
+        rows += [settlement(queue, message, shown, result, peer, now_ms) for result in results]
         for result in results:
             self._log.event(*line(queue, shown, result, peer, now_ms))
         self._submit(queue, shown, Settle(rows, accept), now_ms)
@@ -68,7 +71,7 @@ class Settler:
         self._log.event(
             "quarantine", f"id={shown} queue={queue.name} {why}: {len(rows)} recipient(s) wait an hour; `engine show message {shown}` tells more"
         )
-        self._submit(queue, shown, Settle([put_aside(row, why, now_ms) for row in rows]), now_ms)
+        self._submit(queue, shown, Settle([put_aside(row, why, now_ms + UNREADABLE_WAIT_MS) for row in rows]), now_ms)
 
     def queue_failed(self, queue: Queue, status: str, why: str, peer: Peer, now_ms: int) -> None:
         """A tq record and a log line: no MX of *queue* could be found, reached or greeted."""
@@ -96,9 +99,6 @@ class Settler:
         scheduler = self._scheduler
         keys = [row.key for row in operation.rows]
         scheduler.settled(queue, keys)
-        for row in operation.rows:
-            if row.again_ms:
-                scheduler.due_again(queue, row.again_ms)
 
         def done(refused: str | None) -> None:
             full = self.full
@@ -107,10 +107,15 @@ class Settler:
                 self._log.event(
                     "settle-refused", f"id={shown} queue={queue.name} {refused}: the outcome is not stored, and the recipient is tried again"
                 )
-                scheduler.shed(queue)
-                scheduler.wake(queue, now_ms)
+                current = scheduler.queues.get(queue.number) or scheduler.add(queue.number, queue.name)  # it may have been forgotten meanwhile
+                scheduler.shed(current)
+                scheduler.wake(current, now_ms)
                 self._room()
-            elif full and not self.full:
+                return
+            for row in operation.rows:  # only now can they be read again
+                if row.again_ms:
+                    scheduler.due_again(queue, row.again_ms)
+            if full and not self.full:
                 self._room()
 
         self._link.submit(operation, done)

@@ -67,9 +67,9 @@ class Slot:
         now_s = monotonic_s()
         for connection in list(self._connections):
             connection.check(now_s)
-        self.scheduler.unpark("total-max-smtp-out", 10)
+        self.scheduler.relieve()
         self.backlog.restore()
-        self.backlog.wake_due(wall_ms())
+        self.backlog.wake_due(self._now_ms())
         self.plan()
 
     def drain(self) -> None:
@@ -93,11 +93,16 @@ class Slot:
         for connection in list(self._connections):
             connection.abort(why)
 
+    def _now_ms(self) -> int:
+        now_ms = wall_ms()
+        self.backlog.look_at_clock(now_ms)
+        return now_ms
+
     def _pump(self) -> None:
         self._pump_planned = False
         if self._draining or self.settler.full:
             return  # the settler plans the next when there is room
-        now_ms = wall_ms()
+        now_ms = self._now_ms()
         more = self.backlog.load(now_ms)
         end_s = monotonic_s() + TURN_S
         for queue in list(self.scheduler.ready.values()):
@@ -148,7 +153,7 @@ class Slot:
 
     async def _open(self, queue: Queue, source: Source) -> None:
         result = await look_up_and_open(self, queue, source, self._destinations, self._pool.take_along, self._reachability, monotonic_s)
-        now_ms = wall_ms()
+        now_ms = self._now_ms()
         if isinstance(result, Connection):
             return  # `opened` has been called
         self._total_out.give()
@@ -220,7 +225,7 @@ class Slot:
     def body_unreadable(self, connection: Connection, error: SpoolError) -> None:
         """See `connection.Owner`."""
         transaction, _ = _under_way(connection)
-        self.settler.put_aside(transaction.queue, transaction.message, transaction.rows, f"its body cannot be read ({error})", wall_ms())
+        self.settler.put_aside(transaction.queue, transaction.message, transaction.rows, f"its body cannot be read ({error})", self._now_ms())
 
     def watch(self, connection: Connection) -> None:
         """See `connection.Owner`."""
@@ -237,7 +242,7 @@ class Slot:
 
     def idle(self, connection: Connection) -> None:
         """See `connection.Owner`."""
-        now_ms = wall_ms()
+        now_ms = self._now_ms()
         self._send_next(connection, now_ms)
         self.settler.bury(now_ms)
         if self.scheduler.wants_load:
@@ -257,7 +262,7 @@ class Slot:
     def finished(self, connection: Connection, outcomes: Sequence[RecipientOutcome]) -> None:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
-        queue, now_ms = transaction.queue, wall_ms()
+        queue, now_ms = transaction.queue, self._now_ms()
         others_accepted = any(outcome.stage is Stage.DATA or outcome.stage is Stage.FINAL_DOT for outcome in outcomes)
         results: list[Result] = []
         at_once: list[Row] = []
@@ -275,7 +280,7 @@ class Slot:
                 results.append(Result(row, "b", reply.status, f"smtp;{reply.text}"))
             else:
                 connection.refusals += 1
-                results.append(deferral(queue, row, reply.status, f"smtp;{reply.text}", now_ms))
+                results.append(deferral(queue, row, reply.status, f"smtp;{reply.text}", now_ms, self.scheduler.may_expire))
         if results:
             self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
         if at_once:
@@ -286,18 +291,18 @@ class Slot:
     def lost(self, connection: Connection, lost: Lost, why: str) -> None:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
-        queue, now_ms = transaction.queue, wall_ms()
+        queue, now_ms = transaction.queue, self._now_ms()
         if connection.transactions and lost.stage is Stage.MAIL and not any(lost.replies):
             self.scheduler.give_back(queue, transaction.rows)  # the connection went stale while it was idle: nothing was tried
             return
         results = []
         for row, outcome in zip(transaction.rows, lost.replies, strict=True):
             if outcome is None:
-                results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms))
+                results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms, self.scheduler.may_expire))
             elif judge(outcome.stage.name, outcome.reply, False).fate is Fate.BOUNCE:
                 results.append(Result(row, "b", outcome.reply.status, f"smtp;{outcome.reply.text}"))
             else:
-                results.append(deferral(queue, row, outcome.reply.status, f"smtp;{outcome.reply.text}", now_ms))
+                results.append(deferral(queue, row, outcome.reply.status, f"smtp;{outcome.reply.text}", now_ms, self.scheduler.may_expire))
         self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
 
     def _discard(self, queue: Queue, now_ms: int) -> None:

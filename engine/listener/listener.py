@@ -16,6 +16,7 @@ from engine.policy.routing import BY_SOURCE_IP
 from engine.process import ListenSocket, SharedCount
 from engine.reception import Reception
 from engine.smtp.server import ServerLimits
+from engine.stream import Streams
 
 if TYPE_CHECKING:
     from engine.config import ClientSettings
@@ -43,14 +44,16 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time()  # as of the last tick: exact enough for deadlines, and free
         self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
+        self._streams = Streams(self._loop)
+        self._servers: list[Callable[[], None]] = []  # what ends accepting on each socket
         self.ended: asyncio.Future[None] = self._loop.create_future()  # done when draining is: no connection is left
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Accept on every inherited socket."""
         for inherited in self._sockets:
             listening = socket.socket(fileno=inherited.fd)
-            self._servers.append(await self._loop.create_server(partial(Connection, self, inherited), sock=listening, backlog=BACKLOG))
+            listening.listen(BACKLOG)
+            self._servers.append(self._streams.listen(listening, partial(Connection, self, inherited), self._cannot_accept))
         self._loop.call_later(TICK_S, self._tick)
 
     def drain(self) -> None:
@@ -106,9 +109,12 @@ class Listener:
         return self._limits(host_name, client.max_message_size_bytes, client.max_rcpt_per_message)
 
     def _close_servers(self) -> None:
-        for server in self._servers:
-            server.close()
+        for end in self._servers:
+            end()
         self._servers.clear()
+
+    def _cannot_accept(self, error: OSError) -> None:
+        self.refusals.say(f"no connection could be accepted: {error.strerror}")
 
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._tick)

@@ -55,7 +55,7 @@ async def _serve(birth: Birth, config: Config) -> int:
         segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
         reception = Reception(config, link, segments, log)
         listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections())
-        await listener.open()
+        listener.open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -36,8 +36,9 @@ class Scheduler:
         self.casualties: deque[tuple[Queue, Row, str, str]] = deque()  # to bounce: queue, row, status, diagnostic
         self.rows = 0  # in all windows
         self.connecting = 0
+        self.may_expire = True  # no: the wall clock has just jumped, and nobody is to be bounced for age
         self._to_load: deque[Queue] = deque()
-        self._parked: dict[str, deque[Queue]] = {}
+        self._parked: dict[str, dict[int, Queue]] = {}  # by limit, the oldest first
         self._open_by_virtual_mta: dict[str, int] = {}
         self._scan_round: list[int] = []
 
@@ -99,7 +100,9 @@ class Scheduler:
         while self._to_load and self.rows < WINDOW_ROWS:
             queue = self._to_load.popleft()
             queue.load_wanted = False
-            if queue.more and not (queue.hold_until_ms > now_ms and not queue.open):
+            if queue.hold_until_ms > now_ms and not queue.open:
+                self.timers.wake(queue.number, queue.hold_until_ms)  # an earlier timer may have taken its place
+            elif queue.more:
                 return queue, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
         return None
 
@@ -124,7 +127,10 @@ class Scheduler:
             self.retire(queue)
 
     def due_again(self, queue: Queue, when_ms: int) -> None:
-        """A row of *queue* was deferred to *when_ms*."""
+        """A row of *queue* was deferred to *when_ms*, and that is on disk."""
+        current = self.queues.get(queue.number)
+        if current is not None and current.frontier is not None and due_ms(current.frontier) >= when_ms:
+            self._read_again(current, when_ms)
         self.timers.wake(queue.number, when_ms)
 
     def shed(self, queue: Queue) -> None:
@@ -152,7 +158,7 @@ class Scheduler:
         message = b""
         while window:
             row = window[0]
-            if row.due.queued_ms + bounce_after_ms <= now_ms:
+            if row.due.queued_ms + bounce_after_ms <= now_ms and self.may_expire:
                 window.popleft()
                 self.expire(queue, row)
                 continue
@@ -211,10 +217,13 @@ class Scheduler:
     def give_back(self, queue: Queue, rows: Sequence[Row]) -> None:
         """Rows of a transaction that was not tried after all: next in line again."""
         queue.in_flight.difference_update([row.key for row in rows])
-        queue.window.extendleft(reversed(rows))
-        self.rows += len(rows)
-        if rows:
+        ours = [row for row in rows if queue.frontier is not None and row.key <= queue.frontier]  # the others will be read again
+        queue.window.extendleft(reversed(ours))
+        self.rows += len(ours)
+        if ours:
             self.ready[queue.number] = queue
+        if len(ours) < len(rows):
+            self._want(queue)
 
     # --- connections ------------------------------------------------------------------------------------------------------------------
 
@@ -249,19 +258,24 @@ class Scheduler:
     def park(self, queue: Queue, limit: str) -> Wait:
         """*queue* waits in the line of *limit*, which it shares with others."""
         self.ready.pop(queue.number, None)
-        self._parked.setdefault(limit, deque()).append(queue)
+        self._parked.setdefault(limit, {})[queue.number] = queue
         return Wait(0, limit)
 
     def unpark(self, limit: str, most: int = 1) -> None:
         """There is room under *limit* again for *most* queues."""
         line = self._parked.get(limit)
         while line and most > 0:
-            queue = line.popleft()
+            queue = line.pop(next(iter(line)))
             if queue.window and self.queues.get(queue.number) is queue:
                 self.ready[queue.number] = queue
                 most -= 1
         if line is not None and not line:
             del self._parked[limit]
+
+    def relieve(self, most: int = 10) -> None:
+        """Several times a second: room that those who were offered it did not take goes to others in line."""
+        for limit in list(self._parked):
+            self.unpark(limit, most)
 
     def connecting_to(self, queue: Queue) -> None:
         """A connection is being opened for *queue*, and counts from now on."""
@@ -338,6 +352,8 @@ class Scheduler:
 
     def next_scan(self, now_ms: int, looks: int = 200) -> Queue | None:
         """A queue whose standing rows should be looked through for expired ones, or None."""
+        if not self.may_expire:
+            return None
         for _ in range(looks):
             if not self._scan_round:
                 self._scan_round = list(self.queues)
@@ -370,6 +386,8 @@ class Scheduler:
             self._drop_from_window(queue, {row.key for row in expired})
             for row in expired:
                 self._lose(queue, row, EXPIRED, _expired_diag(row.due))
+            if queue.more:
+                self._want(queue)
         if complete:
             queue.scan = None
             pause_ms = _scan_pause_ms(queue)

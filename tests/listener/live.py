@@ -86,7 +86,7 @@ class Live:
         self.listener = Listener(
             reception, self.log, [ListenSocket(self.listening.detach(), self.address, self.port)], self.count, self.max_connections  # type: ignore[arg-type]
         )
-        await self.listener.open()
+        self.listener.open()
         self._started.set()
         await self.listener.ended
         await asyncio.sleep(0)

@@ -159,7 +159,7 @@ class World:
     def tick(self, expire: bool = True) -> None:
         """One turn: timers, loads, connections for whatever is ready, expiry."""
         scheduler = self.scheduler
-        scheduler.unpark("total-max-smtp-out", 10)
+        scheduler.relieve()
         for number in scheduler.timers.due(max(self.now_ms, self.known_stamp_ms), 1_000):
             scheduler.wake(scheduler.queues.get(number) or scheduler.add(number, self.names[number]), self.now_ms)
         self._load()

@@ -12,6 +12,7 @@ from engine.config.model import Config
 from engine.config.pattern import AddressPattern, DomainPattern, DomainSet
 from engine.config.problem import Problem, describe
 from engine.config.settings import (
+    BY_SMTP_SOURCE_IP,
     DEFAULT_VIRTUAL_MTA,
     AcctFileSettings,
     ClientSettings,
@@ -26,6 +27,7 @@ from engine.config.snapshot import Snapshot, from_text, read
 from engine.config.values import HostSpec, ListenerSettings, SourceHost
 
 __all__ = [
+    "BY_SMTP_SOURCE_IP",
     "DEFAULT_VIRTUAL_MTA",
     "AcctFileSettings",
     "AddressPattern",

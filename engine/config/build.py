@@ -136,7 +136,6 @@ class _Builder:
         name = self.reader.argument(section, v.name)
         if name is None:
             return
-        self.default_virtual_mta(values)
         entry = Entry(name, section.place, values.values, values.places)
         self.sources.append(entry)
         try:
@@ -149,12 +148,6 @@ class _Builder:
                 self.named[name].places.update(values.places)
             else:
                 self.named[name] = entry
-
-    def default_virtual_mta(self, values: Values) -> None:
-        if values.values.get("default_virtual_mta") == "by-smtp-source-ip":
-            text = "default-virtual-mta by-smtp-source-ip is not supported yet, and starting without it would send this mail from other addresses"
-            self.problems.error(values.places.pop("default_virtual_mta"), text)
-            del values.values["default_virtual_mta"]
 
     def virtual_mta(self, section: Section, known: dict[str, _Named]) -> None:
         values = self.reader.read(section, STANZAS[section.tag])

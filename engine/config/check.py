@@ -11,7 +11,7 @@ from engine.config.parser import Section
 from engine.config.pattern import parse_network
 from engine.config.problem import Problems
 from engine.config.reading import Values
-from engine.config.settings import DEFAULT_VIRTUAL_MTA
+from engine.config.settings import BY_SMTP_SOURCE_IP, DEFAULT_VIRTUAL_MTA
 from engine.config.values import did_you_mean
 
 Later = Mapping[str, list[tuple[Place, Any]]]
@@ -31,7 +31,7 @@ def check(
 
 
 def _references(config: Config, top: Section, server: Values, sources: list[Entry], problems: Problems) -> None:
-    known = {DEFAULT_VIRTUAL_MTA, *config.virtual_mtas, *config.pools}
+    known = {DEFAULT_VIRTUAL_MTA, BY_SMTP_SOURCE_IP, *config.virtual_mtas, *config.pools}
     for entry in sources:
         name = entry.values.get("default_virtual_mta")
         if name is not None and name not in known:

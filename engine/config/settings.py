@@ -10,6 +10,7 @@ from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern
 
 DEFAULT_VIRTUAL_MTA = "{default}"
+BY_SMTP_SOURCE_IP = "by-smtp-source-ip"  # as default-virtual-mta: the one that sends from the address that the client connected to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +23,10 @@ class ServerSettings:
     host_name: tuple[str, ...] = repeated(v.host_name, "Our names: the first one greets, for each of them we are the final destination.")
     postmaster: tuple[str, ...] = repeated(v.mail_address, "Who reads mail to the local postmaster and abuse.")
     log_file: str = directive(v.file, "", "The log.  Required.")
-    run_as_root: bool = directive(v.boolean, "true", "Whether workers keep root's rights; false: they become `user`.")
-    user: str = directive(v.name, "engine", "Whom workers become with run-as-root false.  Ours.")
+    run_as_root: bool = directive(
+        v.boolean, "true", "Changes nothing: workers are never root, whatever it says; started as root, they become `user`."
+    )
+    user: str = directive(v.name, "engine", "Whom workers become when the engine is started as root.  Ours.")
     name_server: tuple[tuple[str, int], ...] = repeated(v.address_port, "Recursive resolver; the system's if none is given.")
     total_max_smtp_in: int = directive(v.count, "100", "Connections accepted at once, over all listeners.")
     total_max_smtp_out: int = directive(v.count, "1200", "Connections open at once to other hosts, over all queues.")
@@ -59,7 +62,11 @@ class ClientSettings:
 
     smtp_service: bool = directive(v.boolean, "true", "false: greet with 521 and close.")
     always_allow_relaying: bool = directive(v.boolean, "false", "Whether this client may send to anybody.")
-    default_virtual_mta: str = directive(v.name, DEFAULT_VIRTUAL_MTA, "Virtual MTA or pool for mail that names none.")
+    default_virtual_mta: str = directive(
+        v.name,
+        DEFAULT_VIRTUAL_MTA,
+        "Virtual MTA or pool for mail that names none; by-smtp-source-ip: the one that sends from the address that the client connected to.",
+    )
     process_x_virtual_mta: bool = directive(v.boolean, "false", "Obey the header x-virtual-mta, and strip it.")
     retain_x_virtual_mta: bool = directive(v.boolean, "false", "Keep the header x-virtual-mta.")
     allow_empty_x_virtual_mta: bool = directive(v.boolean, "false", "An empty x-virtual-mta means {default}.")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from engine.config import DEFAULT_VIRTUAL_MTA, ClientSettings, Config
+from engine.config import BY_SMTP_SOURCE_IP, DEFAULT_VIRTUAL_MTA, ClientSettings, Config
 from engine.mail.reply import Reply, reply
 
 DEFAULT = DEFAULT_VIRTUAL_MTA
-BY_SOURCE_IP = "by-smtp-source-ip"
+BY_SOURCE_IP = BY_SMTP_SOURCE_IP
 
 
 class Assignment(NamedTuple):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import build, from_text
+from engine.accounting.columns import DEFAULT_FIELDS, getters, known
+from engine.config import BY_SMTP_SOURCE_IP, build, from_text
 from engine.config.document import document
+from engine.config.record_field import COLUMNS, EMPTY
 from engine.config.stanza import STANZAS
 
 HERE = Path(__file__).parent
@@ -41,6 +43,28 @@ def test_rows_are_complete() -> None:
             assert not (row.stops and row.status != "later")
 
 
+@pytest.mark.parametrize("record", sorted(DEFAULT_FIELDS))
+def test_columns_are_those_of_accounting(record: str) -> None:
+    names = COLUMNS[record]
+    assert {name.lower(): name for name in DEFAULT_FIELDS[record]}.items() <= names.items()
+    assert [name for name in names.values() if not known(name)] == []
+    assert [name for name in names.values() if blank(record, name)] == [
+        name for name in names.values() if name.lower() in EMPTY - {"userstring"}
+    ]  # user-string gives it
+
+
+def blank(record: str, name: str) -> bool:
+    left_out, asked_for = getters(record, ["dsnDiag"], [], iso_times=True)[0], getters(record, [name], [name], iso_times=True)[0]
+    return asked_for is left_out
+
+
+def test_by_smtp_source_ip_is_a_default_virtual_mta() -> None:
+    loaded = build(from_text(BASE + "<source 10/8>\ndefault-virtual-mta by-smtp-source-ip\n</source>\n"))
+    assert loaded.problems == []
+    assert loaded.config is not None
+    assert loaded.config.client("10.1.2.3").default_virtual_mta == BY_SMTP_SOURCE_IP
+
+
 def said(scope: str, line: str) -> list[str]:
     text = f"{line}\n" if not scope else f"<{scope}>\n{line}\n</{scope.split(maxsplit=1)[0]}>\n"
     return [p.severity for p in build(from_text(BASE + text)).problems if p.line > 4]
@@ -58,7 +82,6 @@ def said(scope: str, line: str) -> list[str]:
         ("source 0/0", "bcc a@b.example", ""),
         ("source 0/0", "check-spf-inbound yes", "check-spf-inbound no"),
         ("source 0/0", "process-x-dkim-key yes", "process-x-dkim-key no"),
-        ("source 0/0", "default-virtual-mta by-smtp-source-ip", "default-virtual-mta {default}"),
         ("source 0/0", "source-group g", ""),
         ("domain *", "require-starttls true", "require-starttls false"),
         ("domain *", "max-msg-rate 10/h", "max-msg-rate unlimited"),

@@ -48,7 +48,10 @@ DEFERRED = {
     "drop-mid-body": "4.4.2",
     "deliver-then-drop": "4.4.2",
 }
-QUEUE_FAILED = ["refuse-connection", "silent-greeting", "greeting-421", "drop-before-greeting", "drop-after-greeting", "drop-after-ehlo", "421-at-ehlo"]
+QUEUE_FAILED = [
+    *("refuse-connection", "silent-greeting", "greeting-421", "drop-before-greeting"),
+    *("drop-after-greeting", "drop-after-ehlo", "421-at-ehlo"),
+]
 
 
 def send(engine: Engine, recipients: list[str], body: bytes = b"Subject: x\r\n\r\nhello\r\n", sender: str = "sender@origin.example") -> None:

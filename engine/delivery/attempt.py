@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
 from typing import NamedTuple
 
+from engine.clock import monotonic_s
 from engine.delivery.connection import Connection, OpenFailure, Owner
 from engine.delivery.destination import Destinations
 from engine.delivery.outcome import Peer
-from engine.delivery.pool import Route
+from engine.delivery.pool import IdlePool, Route
 from engine.delivery.sources import Source, bound_socket
 from engine.dns import NoTargets
 from engine.mail.reply import Reply
@@ -17,6 +18,7 @@ from engine.scheduler.queue import Queue
 from engine.scheduler.reachability import Reachability
 from engine.scheduler.retry import delay_ms
 from engine.smtp.client import Stage
+from engine.stream import Streams
 
 PROBE_CLAIM_S = 180.0
 PROBE_AFTER = 0.9  # of the queue's own wait: when that queue comes again, it is the probe
@@ -38,75 +40,83 @@ class Spare(NamedTuple):
     connection: Connection
 
 
-async def look_up_and_open(
-    owner: Owner,
-    queue: Queue,
-    source: Source,
-    destinations: Destinations,
-    idle: Callable[[Route], Connection | None],
-    reachability: Reachability,
-    clock_s: Callable[[], float],
-) -> Connection | Spare | Failed | NoTargets:
-    """A connection that has been opened (its owner knows already), or an idle one along the same route; else why there is none."""
-    found = await destinations.of(queue, source)
-    if isinstance(found, NoTargets):
-        return found
-    settings = queue.settings
-    failed: Failed | None = None
-    permanent = True
-    for target in found.targets:
-        route = Route(source.ip, source.ehlo, target.host, target.address, target.port, settings.ignore_pipelining, settings.ignore_8bitmime)
-        spare = idle(route)
-        if spare is not None:
-            return Spare(spare)
-        blocked = reachability.blocked(source.ip, target.address, clock_s(), PROBE_CLAIM_S)
-        result = Failed("4.4.1", blocked, peer_of(route), None, False) if blocked else await _open(owner, queue, route, reachability, clock_s)
-        if isinstance(result, Connection):
-            return result
-        failed, permanent = result, permanent and result.permanent
-    assert failed is not None  # Targets is never empty
-    return failed._replace(permanent=permanent)
+class Opener:
+    """Opens connections for one slot, whose *owner* they call."""
+
+    def __init__(self, owner: Owner, streams: Streams, destinations: Destinations, pool: IdlePool, reachability: Reachability) -> None:
+        self._owner = owner
+        self._streams = streams
+        self._destinations = destinations
+        self._pool = pool
+        self._reachability = reachability
+
+    async def open_for(self, queue: Queue, source: Source) -> Connection | Spare | Failed | NoTargets:
+        """A connection that has been opened (its owner knows already), or an idle one along the same route; else why there is none."""
+        found = await self._destinations.of(queue, source)
+        if isinstance(found, NoTargets):
+            return found
+        settings = queue.settings
+        failed: Failed | None = None
+        permanent = True
+        for target in found.targets:
+            route = Route(source.ip, source.ehlo, target.host, target.address, target.port, settings.ignore_pipelining, settings.ignore_8bitmime)
+            spare = self._pool.take_along(route)
+            if spare is not None:
+                return Spare(spare)
+            blocked = self._reachability.blocked(source.ip, target.address, monotonic_s(), PROBE_CLAIM_S)
+            result = Failed("4.4.1", blocked, _peer(route), None, False) if blocked else await self._open(queue, route)
+            if isinstance(result, Connection):
+                return result
+            failed, permanent = result, permanent and result.permanent
+        assert failed is not None  # Targets is never empty
+        return failed._replace(permanent=permanent)
+
+    async def _open(self, queue: Queue, route: Route) -> Connection | Failed:
+        settings = queue.settings
+        where = f"{route.host}[{route.address}]:{route.port}"
+        try:
+            sock = bound_socket(route.source_ip, route.address)
+        except OSError as error:  # ours: it says nothing of the peer
+            return Failed("4.4.1", f"no socket can be bound to {route.source_ip}: {_words(error)}", _peer(route), None, False)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await self._streams.loop.sock_connect(sock, (route.address, route.port))
+        except TimeoutError:
+            sock.close()
+            return self._unreachable(queue, route, f"connect to {where} timed out after {settings.connect_timeout_s:g}s")
+        except OSError as error:
+            sock.close()
+            return self._unreachable(queue, route, f"connect to {where} from {route.source_ip or 'any address'} failed: {_words(error)}")
+        except BaseException:
+            sock.close()
+            raise
+        connection = Connection(self._owner, queue, route, monotonic_s())
+        self._streams.open(sock, (route.address, route.port), connection)
+        try:
+            await connection.opening
+        except OpenFailure as error:
+            return self._refused(queue, route, error)
+        self._reachability.reached(route.source_ip, route.address)
+        return connection
+
+    def _unreachable(self, queue: Queue, route: Route, why: str) -> Failed:
+        wait_s = PROBE_AFTER * delay_ms(queue.settings.retry_after, queue.failures + 1) / 1000
+        self._reachability.failed(route.source_ip, route.address, monotonic_s(), wait_s, why)
+        return Failed("4.4.1", why, _peer(route), None, False)
+
+    def _refused(self, queue: Queue, route: Route, error: OpenFailure) -> Failed:
+        """The peer hung up, fell silent, or answered no before the first transaction."""
+        reply = error.reply
+        if reply is None:
+            return self._unreachable(queue, route, error.why)._replace(status="4.4.2")
+        if not reply.permanent:
+            self._unreachable(queue, route, error.why)
+        return Failed(reply.status, error.why, _peer(route), reply, error.stage is Stage.GREETING and reply.permanent)
 
 
-def peer_of(route: Route) -> Peer:
-    """The peer at the far end of *route*."""
+def _peer(route: Route) -> Peer:
     return Peer(route.source_ip, route.host, route.address)
 
 
-async def _open(owner: Owner, queue: Queue, route: Route, reachability: Reachability, clock_s: Callable[[], float]) -> Connection | Failed:
-    loop = asyncio.get_running_loop()
-    settings = queue.settings
-    wait_s = PROBE_AFTER * delay_ms(settings.retry_after, queue.failures + 1) / 1000
-    connection = None
-    sock = None
-    sent_out = False  # a failure before says nothing of the peer
-    try:
-        async with asyncio.timeout(settings.connect_timeout_s):
-            sock = bound_socket(route.source_ip, route.address)
-            sent_out = True
-            await loop.sock_connect(sock, (route.address, route.port))
-            connection = Connection(owner, queue, route, clock_s())
-            await loop.create_connection(lambda: connection, sock=sock)
-            sock = None
-        await connection.opening
-        reachability.reached(route.source_ip, route.address)
-        return connection
-    except OpenFailure as error:
-        if error.reply is None or error.reply.code == 421 or not error.reply.permanent:
-            reachability.failed(route.source_ip, route.address, clock_s(), wait_s, f"{route.host}[{route.address}] failed a moment ago: {error.why}")
-        status = error.reply.status if error.reply else "4.4.2"
-        return Failed(
-            status, error.why, peer_of(route), error.reply, error.stage is Stage.GREETING and error.reply is not None and error.reply.permanent
-        )
-    except TimeoutError:
-        why = f"connect to {route.host}[{route.address}]:{route.port} timed out after {settings.connect_timeout_s:g}s"
-    except OSError as error:
-        why = f"connect to {route.host}[{route.address}]:{route.port} from {route.source_ip or 'any address'} failed: {error.strerror or error}"
-    finally:
-        if sock is not None:
-            sock.close()
-    if connection is not None:
-        connection.abort(why)
-    if sent_out:
-        reachability.failed(route.source_ip, route.address, clock_s(), wait_s, why)
-    return Failed("4.4.1", why, peer_of(route), None, False)
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -14,6 +14,7 @@ from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue, Transaction
 from engine.smtp.client import ClientConnection, Finished, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage
 from engine.smtp.client import Transaction as ClientTransaction
+from engine.smtp.extensions import format_rcpt_parameters
 
 QUIT_TIMEOUT_S = 2.0
 WRITE_BUFFER_BYTES = 256 * 1024
@@ -103,6 +104,9 @@ class Connection(asyncio.Protocol):
                 recipients=tuple([row.due.address for row in transaction.rows]),
                 size_bytes=message.body.size_bytes + len(message.prefix),
                 eight_bit=message.eight_bit,
+                ret=message.ret,
+                env_id=message.env_id,
+                rcpt_parameters=_rcpt_parameters(transaction),
             )
         )
         self._flush()
@@ -279,3 +283,11 @@ class Connection(asyncio.Protocol):
                 self.transaction = None
             self.is_idle = False
             self.owner.closed(self)
+
+
+def _rcpt_parameters(transaction: Transaction) -> tuple[str, ...]:
+    """NOTIFY and ORCPT of every recipient, as they were given; () if none was."""
+    dues = [row.due for row in transaction.rows]
+    if any(due.notify or due.orcpt for due in dues):
+        return tuple([format_rcpt_parameters(due.notify, due.orcpt) for due in dues])
+    return ()

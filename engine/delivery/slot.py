@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from engine.clock import monotonic_s, wall_ms
-from engine.delivery.attempt import Failed, Spare, look_up_and_open
+from engine.delivery.attempt import Failed, Opener, Spare
 from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
@@ -27,6 +27,7 @@ from engine.scheduler.reachability import Reachability
 from engine.scheduler.scheduler import Scheduler
 from engine.smtp.client import Lost, RecipientOutcome, Stage
 from engine.spool import SpoolReader
+from engine.stream import Streams
 
 LARGE_BODY_BYTES = 256 * 1024
 DOOM_S = 60.0  # a permanent verdict of DNS stands at least so long
@@ -43,14 +44,14 @@ class Slot:
     ) -> None:
         self.scheduler = scheduler
         self._reader = reader
-        self._destinations = destinations
         self._sources = sources
         self._total_out = total_out
         self._log = log
         self._pool = IdlePool()
         self._connections: set[Connection] = set()
         self._openings: set[asyncio.Task[None]] = set()
-        self._reachability = Reachability()
+        self._streams = Streams(asyncio.get_running_loop())
+        self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
         self._pump_planned = False
         self._draining = False
 
@@ -152,7 +153,7 @@ class Slot:
             raise error  # a fault of ours: the loop's exception handler ends this process
 
     async def _open(self, queue: Queue, source: Source) -> None:
-        result = await look_up_and_open(self, queue, source, self._destinations, self._pool.take_along, self._reachability, monotonic_s)
+        result = await self._opener.open_for(queue, source)
         now_ms = self._now_ms()
         if isinstance(result, Connection):
             return  # `opened` has been called

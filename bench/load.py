@@ -36,6 +36,8 @@ class Load:
     retry: bool = False  # new numbers until so many are accepted: for runs with kills
     deadline_s: int = 600
     headers: tuple[str, ...] = ()
+    rate: int = 0  # messages a second, 0: as fast as they go
+    domain_suffix: str = ".example"
 
 
 def _counters(path: Path, count: int) -> tuple[int, ...]:
@@ -149,6 +151,7 @@ class Source:
             command += [f"--times={self._path.with_suffix('.times')}", f"--live={self._path.with_suffix('.live')}"]
             command += [f"--messages={load.messages}", f"--size={load.size_bytes}", f"--sessions={load.sessions}", f"--recipients={load.recipients}"]
             command += [f"--domains={load.domains}", f"--per-connection={load.per_connection}", f"--deadline={load.deadline_s}"]
+            command += [f"--rate={load.rate}"] * bool(load.rate) + [f"--domain-suffix={load.domain_suffix}"]
             command += ["--pipeline"] * load.pipeline + ["--retry"] * load.retry
             command += [f"--header={header}" for header in load.headers] + [f"--bind={address}" for address in bind]
         self._output = self._path.with_suffix(".out")

@@ -184,22 +184,24 @@ class _Killer:
             self._engine.kill9(what)
 
 
-class _LineCount:
-    """Lines of one type in the accounting files, counted as they grow."""
+class LineCount:
+    """Lines of one type, and with *part* in them, in the accounting files, counted as they grow."""
 
-    def __init__(self, directory: Path, kind: str) -> None:
-        self._directory, self._start, self._offsets, self.count = directory, f"{kind},".encode(), dict[Path, int](), 0
+    def __init__(self, directory: Path, kind: str, part: bytes = b"") -> None:
+        self._directory, self._start, self._part, self._offsets, self.count = directory, f"{kind},".encode(), part, dict[Path, int](), 0
 
     def look(self) -> int:
+        """How many there are by now."""
         for path in self._directory.glob("acct*.csv"):
             with path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
                 whole, newline, _ = file.read().rpartition(b"\n")
             self._offsets[path] = self._offsets.get(path, 0) + len(whole) + len(newline)
-            self.count += sum(line.startswith(self._start) for line in whole.split(b"\n"))
+            self.count += sum(line.startswith(self._start) and self._part in line for line in whole.split(b"\n"))
         return self.count
 
     def wait(self, count: int, timeout_s: float) -> int:
+        """How many there are once there are *count*, or at the deadline."""
         deadline = time.monotonic() + timeout_s
         while self.look() < count and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -215,7 +217,7 @@ def engine(load: Load, directory: Path, progress: Progress, *, kills: Sequence[s
             watched = _Watched("engine", server.processes, progress, _Killer(server, kills, load.messages) if kills else lambda _accepted: None)
             before = server.cpu_by_role()
             driven = _drive(load, server.port, sink, server.directory.parent, watched)
-            lines = _LineCount(server.directory, "d")
+            lines = LineCount(server.directory, "d")
             lines.wait(driven[0].accepted * load.recipients, 15)
             after = server.cpu_by_role()
             server.stop()

@@ -29,6 +29,8 @@ from engine.scheduler.scheduler import Scheduler
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
 
 TICK_S = 0.25
+SWEEP_S = 1.0  # how long the space of an unlinked body segment may be held
+GC_THRESHOLDS = (50_000, 20, 50)  # rows and outcomes make few cycles; a collection walks only what came after gc.freeze()
 
 
 def run(birth: Birth, config: Config) -> int:
@@ -94,8 +96,9 @@ class _Worker:
         self._log.event("started", f"virtual MTAs: {', '.join(sorted(ours))}")
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         try:
-            await self._turn(slot, link)
+            await self._turn(slot, link, reader)
         finally:
             self._log.event("stopped", f"{link.pending} operations not acknowledged")
             self._log.close()
@@ -104,11 +107,15 @@ class _Worker:
             reader.close()
         return self._status
 
-    async def _turn(self, slot: Slot, link: SpoolLink) -> None:
+    async def _turn(self, slot: Slot, link: SpoolLink, reader: SpoolReader) -> None:
         """Tick until stopped, or drained, or past the deadline of draining."""
+        sweep_at_s = 0.0
         while not self._stopped:
             slot.tick()
             self._log.flush()
+            if monotonic_s() > sweep_at_s:
+                sweep_at_s = monotonic_s() + SWEEP_S
+                reader.sweep()
             if self._deadline_s and ((not slot.busy and not link.pending) or monotonic_s() > self._deadline_s):
                 break
             try:

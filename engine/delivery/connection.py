@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self.client = ClientConnection(route.ehlo, ignore_pipelining=settings.ignore_pipelining, ignore_8bitmime=settings.ignore_8bitmime)
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction
+        self.esmtp = ""  # what it offers, comma separated
         self.transactions = 0  # that have come to an end
         self.refusals = 0  # recipients refused over its life
         self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
             elif isinstance(event, SendBody):
                 self._begin_body()
             elif isinstance(event, Ready):
-                self._opened()
+                self._opened(event)
             else:
                 self._refused(event)
         if self._transport is None:
@@ -198,7 +199,8 @@ class Connection(asyncio.Protocol):
 
     # --- inside -----------------------------------------------------------------------------------------------------------------------
 
-    def _opened(self) -> None:
+    def _opened(self, event: Ready) -> None:
+        self.esmtp = ",".join(event.extensions)
         self._state = _State.OPEN
         self.owner.opened(self)
         if not self.opening.done():

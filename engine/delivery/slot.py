@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from engine.clock import monotonic_s, wall_ms
 from engine.delivery.attempt import Failed, Opener, Spare
@@ -30,6 +30,8 @@ from engine.spool import SpoolReader
 from engine.stream import Streams
 
 LARGE_BODY_BYTES = 256 * 1024
+SERVED_AT_ONCE = 500  # queues in one pump
+CLOCK_LOOK_MS = 500
 DOOM_S = 60.0  # a permanent verdict of DNS stands at least so long
 
 
@@ -54,6 +56,7 @@ class Slot:
         self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
         self._pump_planned = False
         self._draining = False
+        self._looked_ms = 0  # wall clock at the last look for a step
 
     # --- the loop's calls -------------------------------------------------------------------------------------------------------------
 
@@ -76,6 +79,8 @@ class Slot:
     def drain(self) -> None:
         """Begin nothing new; connections end when their transaction has."""
         self._draining = True
+        for task in list(self._openings):
+            task.cancel()
         for connection in list(self._connections):
             if connection.is_idle:
                 self.idle_too_long(connection)
@@ -95,8 +100,11 @@ class Slot:
             connection.abort(why)
 
     def _now_ms(self) -> int:
+        """The wall clock, looked at with suspicion: every tick, and at once if it has jumped since."""
         now_ms = wall_ms()
-        self.backlog.look_at_clock(now_ms)
+        if not 0 <= now_ms - self._looked_ms < CLOCK_LOOK_MS:
+            self._looked_ms = now_ms
+            self.backlog.look_at_clock(now_ms)
         return now_ms
 
     def _pump(self) -> None:
@@ -106,11 +114,11 @@ class Slot:
         now_ms = self._now_ms()
         more = self.backlog.load(now_ms)
         end_s = monotonic_s() + TURN_S
-        for queue in list(self.scheduler.ready.values()):
+        for queue in tuple(islice(self.scheduler.ready.values(), SERVED_AT_ONCE)):
             self._serve(queue, now_ms)
             if monotonic_s() > end_s:
-                more = True
                 break
+        more |= bool(self.scheduler.ready) and not self.settler.full
         self.settler.bury(now_ms)
         more |= self.backlog.expire(now_ms)
         if more or self.scheduler.wants_load:
@@ -264,7 +272,7 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, self._now_ms()
-        others_accepted = any(outcome.stage is Stage.DATA or outcome.stage is Stage.FINAL_DOT for outcome in outcomes)
+        others_accepted = len(outcomes) > 1 and any(outcome.stage is Stage.DATA or outcome.stage is Stage.FINAL_DOT for outcome in outcomes)
         results: list[Result] = []
         at_once: list[Row] = []
         closes = False
@@ -331,4 +339,4 @@ def _size_bytes(message: Message) -> int:
 
 def _peer(connection: Connection, message: Message) -> Peer:
     route = connection.route
-    return Peer(route.source_ip, route.host, route.address, ",".join(connection.client.extensions), _size_bytes(message))
+    return Peer(route.source_ip, route.host, route.address, connection.esmtp, _size_bytes(message))

@@ -54,6 +54,7 @@ class EngineProcess:
         self._measured: Measured | None = None
         self._abandoned: list[Measured] = []  # starts whose supervisor was killed: survivors may still run
         self._ports: dict[str, int] = {}
+        self._starts_made = 0
         self.directory.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             shutil.chown(self.directory, "nobody")  # its workers, who are not root, write here
@@ -102,8 +103,10 @@ class EngineProcess:
         """Start it and, unless told otherwise, wait until it greets; EngineDown."""
         if self._measured is not None and self._measured.alive():
             raise EngineDown("it runs already")
+        self._starts_made += 1
+        report = self.directory / f"usage-{self._starts_made}.json"  # of its own: an abandoned start writes its report later
         self._measured = Measured(
-            self.command("start", "-c", str(self.conf), *self._arguments), report=self.directory / "usage.json", log=self.directory / "output",
+            self.command("start", "-c", str(self.conf), *self._arguments), report=report, log=self.directory / "output",
             environment=self._environment(), cwd=self.directory,
         )  # fmt: skip
         if wait:
@@ -164,8 +167,10 @@ class EngineProcess:
 
     def kill9_all(self) -> None:
         """SIGKILL for every process, as a power cut would, and wait until none is left."""
-        for start in self._abandoned:
-            start.kill_all()
+        while self._abandoned:
+            survivors = self._abandoned.pop()
+            survivors.kill_all()
+            self.cpu_us += survivors.wait(10)["cpu_us"]
         if self._measured is not None:
             self._measured.kill_all()
             self._ended(self._measured.wait(10))

@@ -63,3 +63,36 @@ def test_sources(make_engine: MakeEngine) -> None:
         assert all(other.ehlo == "mta1.example" for other in sink.messages if other.connection != twin.connection and other.peer[0] == "127.0.0.11")
         eventually(lambda: {r["vmta"] for r in engine.records("d")} == {"mta1", "mta2", "mta3", "mta4", "twin"}, "records of every virtual MTA")
         assert {r["vmtaPool"] for r in engine.records("d") if r["rcpt"].startswith("pool")} == {"pool"}
+
+
+BY_ADDRESS = """
+smtp-listener 127.0.0.1:@port@
+smtp-listener 127.0.0.12:@port2@
+smtp-listener 127.0.0.13:@port3@
+<source 127.0.0.0/8>
+    always-allow-relaying yes
+    process-x-virtual-mta yes
+    default-virtual-mta by-smtp-source-ip
+</source>
+{vmtas}
+<domain *>
+    smtp-hosts [127.0.0.1]:{port}
+</domain>
+"""
+
+
+def test_by_the_address_that_the_client_connected_to(make_engine: MakeEngine) -> None:
+    with Sink("accept-all") as sink:
+        engine = make_engine(BY_ADDRESS.format(vmtas=VMTAS, port=sink.port))
+        for address, port in (("127.0.0.1", engine.port), ("127.0.0.12", engine.port_of("port2")), ("127.0.0.13", engine.port_of("port3"))):
+            with smtplib.SMTP(address, port, timeout=20) as client:
+                name = address.rpartition(".")[2]
+                client.sendmail("s@origin.example", [f"to{name}@dest.example"], "Subject: x\r\n\r\nbody\r\n")
+                client.sendmail("s@origin.example", [f"asked{name}@dest.example"], "X-Virtual-MTA: mta4\r\nSubject: x\r\n\r\nbody\r\n")
+        eventually(lambda: len(engine.records("d")) == 6, "six d records")
+        assert {record["rcpt"].partition("@")[0]: record["vmta"] for record in engine.records("d")} == {
+            "to1": "{default}", "to12": "mta2", "to13": "mta3", "asked1": "mta4", "asked12": "mta4", "asked13": "mta4",
+        }  # fmt: skip
+        left = {message.recipients[0].partition("@")[0]: (message.peer[0], message.ehlo) for message in sink.messages}
+        assert left["to12"] == ("127.0.0.12", "mta2.example")
+        assert left["to13"] == ("127.0.0.13", "mta3.example")

@@ -32,6 +32,7 @@ BOUNCED = {
     "data-5xx": "5.6.0",
     "dot-5xx": "5.7.1",
     "354-after-refusals": "5.1.1",
+    "size-limit": "5.3.4",
 }
 DEFERRED = {
     "mail-4xx": "4.3.0",
@@ -47,7 +48,16 @@ DEFERRED = {
     "drop-after-data": "4.4.2",
     "drop-mid-body": "4.4.2",
     "deliver-then-drop": "4.4.2",
+    "stall-mid-body": "4.4.2",
+    "malformed-no-code": "4.4.2",
+    "malformed-mixed-codes": "4.4.2",
+    "malformed-long-line": "4.4.2",
+    "malformed-binary": "4.4.2",
+    "malformed-empty-line": "4.4.2",
+    "malformed-endless-lines": "4.4.2",
+    "extra-replies": "4.4.2",
 }
+SIZES = {"drop-mid-body": 200_000, "stall-mid-body": 8_000_000, "size-limit": 50_000}
 QUEUE_FAILED = [
     *("refuse-connection", "silent-greeting", "greeting-421", "drop-before-greeting"),
     *("drop-after-greeting", "drop-after-ehlo", "421-at-ehlo"),
@@ -60,12 +70,12 @@ def send(engine: Engine, recipients: list[str], body: bytes = b"Subject: x\r\n\r
         client.sendmail(sender, recipients, body)
 
 
-def run(make_engine: MakeEngine, behaviour: str, types: str, recipients: list[str] | None = None, size: int = 0) -> list[dict[str, str]]:
+def run(make_engine: MakeEngine, behaviour: str, types: str, recipients: list[str] | None = None) -> list[dict[str, str]]:
     """The first records of *types* that one message through *behaviour* leaves, one per recipient."""
     recipients = recipients or ["user@dest.example"]
     with Sink(behaviour) as sink:
         engine = make_engine(CONF.format(port=sink.port))
-        send(engine, recipients, b"Subject: x\r\n\r\n" + b"0123456789\r\n" * (size // 12 + 1))
+        send(engine, recipients, b"Subject: x\r\n\r\n" + b"0123456789\r\n" * (SIZES.get(behaviour, 0) // 12 + 1))
         wanted = 1 if types == "tq" else len(recipients)
 
         def records() -> list[dict[str, str]]:
@@ -92,7 +102,7 @@ def test_bounced(make_engine: MakeEngine, behaviour: str) -> None:
 
 @pytest.mark.parametrize("behaviour", DEFERRED)
 def test_deferred(make_engine: MakeEngine, behaviour: str) -> None:
-    (record,) = run(make_engine, behaviour, "t", size=200_000 if "mid-body" in behaviour else 0)
+    (record,) = run(make_engine, behaviour, "t")
     assert record["dsnStatus"].partition(" ")[0] == DEFERRED[behaviour]
     assert record["dsnAction"] == "delayed"
 

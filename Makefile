@@ -25,7 +25,7 @@ ifneq ($(AS_ROOT),)
 endif
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --benchmark-disable
 
 check: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/ruff check
@@ -40,7 +40,7 @@ debug: $(VENV)/.dev
 	@echo "annotated source: engine/_fastpath.html"
 
 bench: $(VENV)/.dev $(FASTPATH)
-	$(BIN)/python bench/end_to_end.py $(FLAGS)
+	$(BIN)/python -m bench.end_to_end --compare floor,postfix $(FLAGS)
 
 peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)
@@ -51,6 +51,8 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "engine needs Python 3.11 or later: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null && command -v cc >/dev/null \
+	    || { echo "to build, $(PYTHON) needs its venv module and headers, and a C compiler (Debian: apt-get install python3-venv python3-dev gcc)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: requirements.txt | $(BIN)/python

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import lmdb._envid  # by itself it would come with the first environment: too late for a worker that has become a user who may not read it
 
 from engine.errors import SpoolError, StartError
 from engine.spool import format

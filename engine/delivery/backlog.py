@@ -8,12 +8,14 @@ from engine.clock import monotonic_s
 from engine.delivery.settling import Settler
 from engine.log import EventLog
 from engine.scheduler.clockstep import StepGuard
+from engine.scheduler.queue import Queue
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolReader
 
 TURN_S = 0.005  # nothing here holds the loop longer
-RESTORE_AT_ONCE = 2_000
-SCAN_ROWS = 500
+RESTORE_AT_ONCE = 500
+WAKE_AT_ONCE = 500
+SCAN_ROWS = 100
 
 
 class Backlog:
@@ -52,10 +54,13 @@ class Backlog:
         self._scheduler.may_expire = self._steps.may_expire(now_s)
 
     def wake_due(self, now_ms: int) -> None:
-        """Queues whose time has come."""
-        for number in self._scheduler.timers.due(max(now_ms, self._stamp_ms), 1_000):
-            queue = self._scheduler.queues.get(number)
-            self._scheduler.wake(queue or self._scheduler.add(number, self._reader.queue_name(number)), now_ms)
+        """Queues whose time has come, a slice of them."""
+        for number in self._scheduler.timers.due(max(now_ms, self._stamp_ms), WAKE_AT_ONCE):
+            self._scheduler.wake(self._queue(number), now_ms)
+
+    def _queue(self, number: int) -> Queue:
+        queue = self._scheduler.queues.get(number)
+        return queue if queue is not None else self._scheduler.add(number, self._reader.queue_name(number))
 
     def restore(self) -> bool:
         """One slice of finding the queues that have rows, at start or after announcements were lost."""
@@ -74,24 +79,26 @@ class Backlog:
         """Read due rows into the windows that want them."""
         until_ms = max(now_ms, self._stamp_ms)
         end_s = monotonic_s() + TURN_S
+        while 0 < self._scheduler.timers.next_ms() <= until_ms and monotonic_s() < end_s:
+            self.wake_due(now_ms)
         while (load := self._scheduler.next_load(now_ms)) is not None:
             queue, most = load
             rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
             self._scheduler.loaded(queue, rows, next_due_ms, complete=len(rows) < most)
             if monotonic_s() > end_s:
                 return True
-        return False
+        return 0 < self._scheduler.timers.next_ms() <= until_ms
 
     def expire(self, now_ms: int) -> bool:
-        """Look through queues that stand still for recipients older than bounce-after, and bounce them."""
-        now_s = monotonic_s()
-        while not self._settler.full:
-            queue = self._scheduler.next_scan(now_ms)
-            if queue is None:
+        """Look through queues that stand still for recipients older than bounce-after, and bounce them, as long as others do not feel it."""
+        end_s = monotonic_s() + TURN_S
+        while self._settler.bury(now_ms):
+            number = self._scheduler.next_scan(now_ms)
+            if number is None:
                 return False
-            rows, _ = self._reader.due(queue.number, queue.scan, now_ms, SCAN_ROWS)
+            queue = self._queue(number)
+            rows, _ = self._reader.due(number, queue.scan, now_ms, SCAN_ROWS)
             self._scheduler.scanned(queue, rows, len(rows) < SCAN_ROWS, now_ms)
-            self._settler.bury(now_ms)
-            if monotonic_s() > now_s + TURN_S:
+            if monotonic_s() > end_s:
                 return True
-        return False
+        return False  # the settler asks for the next turn when there is room

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement
 from engine.delivery.report import Reporter
@@ -19,6 +18,7 @@ from engine.spool.ops import Settle, Settlement
 DSN_WAIT_MS = 60_000
 UNREADABLE_WAIT_MS = 3_600_000
 UNSETTLED_MOST = 4_000  # rows whose settle is not acknowledged: beyond, nothing new is begun
+BURIED_MOST = 128  # of these, rows whose age or doom ended them: they come by the thousand, and others must not wait behind them
 
 
 class Settler:
@@ -33,6 +33,7 @@ class Settler:
         self._reporter = reporter
         self._log = log
         self._room = room
+        self._buried = 0  # rows that `bury` has sent and nobody has acknowledged
 
     @property
     def full(self) -> bool:
@@ -46,8 +47,8 @@ class Settler:
             self.put_aside(queue, message_id, rows, "its row is missing", now_ms)
         return message
 
-    def settle(self, queue: Queue, message_id: bytes, message: Message, results: Sequence[Result], peer: Peer, now_ms: int) -> None:
-        """Store and log what became of recipients of one message."""
+    def settle(self, queue: Queue, message_id: bytes, message: Message, results: Sequence[Result], peer: Peer, now_ms: int, buried: int = 0) -> None:
+        """Store and log what became of recipients of one message; *buried* of them by `bury`."""
         shown = id_text(message_id)
         accept = None
         rows: list[Settlement] = []
@@ -63,7 +64,7 @@ class Settler:
         rows += [settlement(queue, message, shown, result, peer, now_ms) for result in results]
         for result in results:
             self._log.event(*line(queue, shown, result, peer, now_ms))
-        self._submit(queue, shown, Settle(rows, accept), now_ms)
+        self._submit(queue, shown, Settle(rows, accept), now_ms, buried)
 
     def put_aside(self, queue: Queue, message_id: bytes, rows: Sequence[Row], why: str, now_ms: int) -> None:
         """What cannot be read is not bounced: it waits an hour, and the operator is told."""
@@ -81,28 +82,31 @@ class Settler:
         where = f"source={peer.source_ip or '-'} mx={peer.host or '-'}[{peer.address}]"
         self._log.event("queue-failed", f'queue={queue.name} {where} status={status} reason="{safe}" again_in={hold_s:.0f}s')
 
-    def bury(self, now_ms: int) -> None:
-        """Bounce the scheduler's casualties, those of one message together."""
+    def bury(self, now_ms: int) -> bool:
+        """Bounce the scheduler's casualties, those of one message together.  True: there is room for more; else `room` is called when there is."""
         casualties = self._scheduler.casualties
-        if not casualties:
-            return
-        taken = [casualties.popleft() for _ in range(len(casualties))]
-        for (_, message_id), group in groupby(taken, key=lambda c: (c[0].number, c[1].message)):
-            members = list(group)
-            queue = members[0][0]
-            message = self.message(queue, message_id, [row for _, row, _, _ in members], now_ms)
+        while casualties and self._buried < BURIED_MOST:
+            queue, row, status, diag = casualties.popleft()
+            results = [Result(row, "b", status, diag)]
+            while casualties and casualties[0][0] is queue and casualties[0][1].message == row.message:
+                _, other, status, diag = casualties.popleft()
+                results.append(Result(other, "b", status, diag))
+            message = self.message(queue, row.message, [result.row for result in results], now_ms)
             if message is not None:
-                self.settle(queue, message_id, message, [Result(row, "b", status, diag) for _, row, status, diag in members], NOWHERE, now_ms)
+                self._buried += len(results)
+                self.settle(queue, row.message, message, results, NOWHERE, now_ms, len(results))
             self._scheduler.retire(queue)
+        return self._buried < BURIED_MOST
 
-    def _submit(self, queue: Queue, shown: str, operation: Settle, now_ms: int) -> None:
+    def _submit(self, queue: Queue, shown: str, operation: Settle, now_ms: int, buried: int = 0) -> None:
         scheduler = self._scheduler
         keys = [row.key for row in operation.rows]
         scheduler.settled(queue, keys)
 
         def done(refused: str | None) -> None:
-            full = self.full
+            full = self.full or self._buried >= BURIED_MOST
             scheduler.acknowledged(keys)
+            self._buried -= buried
             if refused is not None:
                 self._log.event(
                     "settle-refused", f"id={shown} queue={queue.name} {refused}: the outcome is not stored, and the recipient is tried again"
@@ -115,7 +119,7 @@ class Settler:
             for row in operation.rows:  # only now can they be read again
                 if row.again_ms:
                     scheduler.due_again(queue, row.again_ms)
-            if full and not self.full:
+            if full and not self.full and self._buried < BURIED_MOST:
                 self._room()
 
         self._link.submit(operation, done)

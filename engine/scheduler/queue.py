@@ -36,6 +36,14 @@ class Wait(NamedTuple):
     limit: str
 
 
+class Held(NamedTuple):
+    """What is kept of a queue that waits out a failure: dead destinations may be many.  A timer rings at *until_ms* or before."""
+
+    until_ms: int
+    failures: int
+    by: str
+
+
 class Doom(NamedTuple):
     """A permanent verdict on the whole destination (no such domain, null MX): its recipients bounce while it stands."""
 
@@ -63,8 +71,8 @@ class Queue:
         "number",
         "open",
         "scan",
-        "scan_at_ms",
         "scan_earliest_ms",
+        "scan_spared",
         "settings",
         "vmta",
         "window",
@@ -87,13 +95,18 @@ class Queue:
         self.held_by = ""
         self.doom: Doom | None = None
         self.scan: bytes | None = None  # how far the expiry scan's pass has come; None: between two passes
-        self.scan_at_ms = 0  # when the next pass may begin; 0: not planned
-        self.scan_earliest_ms = 0  # earliest expiry among the rows that the pass has spared
+        self.scan_spared = 0  # rows that the pass has met and spared
+        self.scan_earliest_ms = 0  # earliest expiry among them
+
+    @property
+    def idle(self) -> bool:
+        """Nothing under way, and nothing in memory that is not on disk."""
+        return not (self.window or self.in_flight or self.open or self.load_wanted or self.doom or self.scan)
 
     @property
     def resting(self) -> bool:
-        """Nothing in memory that is not on disk, and nothing to remember."""
-        return not (self.window or self.in_flight or self.open or self.more or self.failures or self.doom)
+        """Idle, and nothing to remember."""
+        return self.idle and not (self.more or self.failures)
 
 
 def due_ms(key: bytes) -> int:

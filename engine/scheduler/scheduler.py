@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
-from engine.scheduler.queue import Doom, Queue, Row, Transaction, Wait, due_ms
+from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms
 from engine.scheduler.retry import delay_ms, expiry_ms
 from engine.scheduler.timers import Timers
 
 WINDOW_ROWS = 20_000  # rows in memory over all queues of a slot
 CONNECTING_MOST = 500  # connections of a slot that are still connecting: dead hosts must not eat the others' slots
-TIMERS_AT_ONCE = 1_000
-SCAN_EVERY_MS = 60_000  # passes over one queue are at least this far apart while its bounce-after allows it
+SCANS_AT_ONCE = 100
+SCAN_EVERY_MS = 20_000  # passes over one queue are at least this far apart while its bounce-after allows it
+SCAN_SPARED_PER_MS = 20  # and so far that reading rows in vain (5 us each) takes a tenth of the time
 EXPIRED = "5.4.7"  # RFC 3463: delivery time expired
 
 
@@ -30,6 +31,7 @@ class Scheduler:
         self._settings = settings
         self._virtual_mta_limit = virtual_mta_limit  # 0: none
         self.queues: dict[int, Queue] = {}
+        self.held: dict[int, Held] = {}  # queues that nothing can be done for until their timer rings
         self.timers = Timers()
         self.ready: dict[int, Queue] = {}  # in the order they became ready
         self.settling: set[bytes] = set()  # keys whose settle is not acknowledged: on disk, but done with
@@ -40,7 +42,8 @@ class Scheduler:
         self._to_load: deque[Queue] = deque()
         self._parked: dict[str, dict[int, Queue]] = {}  # by limit, the oldest first
         self._open_by_virtual_mta: dict[str, int] = {}
-        self._scan_round: list[int] = []
+        self._scans = Timers()  # when a queue's rows are looked through for expired ones
+        self._to_scan: deque[int] = deque()
 
     # --- queues come and go -----------------------------------------------------------------------------------------------------------
 
@@ -50,13 +53,16 @@ class Scheduler:
         if queue is None:
             domain, _, vmta = name.rpartition("/")
             queue = self.queues[number] = Queue(number, name, self._settings(domain, vmta))
+            held = self.held.pop(number, None)
+            if held is not None:
+                queue.hold_until_ms, queue.failures, queue.held_by = held
         return queue
 
     def announce(self, number: int, stamp_ms: int) -> bool:
         """New rows, due at *stamp_ms* or later, were committed to queue *number*.  False: it is not in memory, `add` it and say so again."""
         queue = self.queues.get(number)
         if queue is None:
-            return False
+            return number in self.held  # it will be read when its timer rings
         if queue.frontier is not None and due_ms(queue.frontier) >= stamp_ms:
             self._read_again(queue, stamp_ms)
         self._want(queue)
@@ -102,6 +108,7 @@ class Scheduler:
             queue.load_wanted = False
             if queue.hold_until_ms > now_ms and not queue.open:
                 self.timers.wake(queue.number, queue.hold_until_ms)  # an earlier timer may have taken its place
+                self.retire(queue)
             elif queue.more:
                 return queue, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
         return None
@@ -142,10 +149,18 @@ class Scheduler:
         self.ready.pop(queue.number, None)
 
     def retire(self, queue: Queue) -> None:
-        """Forget a queue that rests; its timer, if any, stays."""
-        if queue.resting:
-            self.queues.pop(queue.number, None)
-            self.ready.pop(queue.number, None)
+        """Forget a queue that rests, and all but the hold of one that waits for its end; its timer, if any, stays."""
+        number = queue.number
+        if not queue.idle or self.queues.get(number) is not queue:
+            return
+        if queue.more or queue.failures:
+            if not 0 < self.timers.at_ms(number) <= queue.hold_until_ms:
+                return
+            self.held[number] = Held(queue.hold_until_ms, queue.failures, queue.held_by)
+        else:
+            self._scans.forget(number)
+        del self.queues[number]
+        self.ready.pop(number, None)
 
     # --- what to send -----------------------------------------------------------------------------------------------------------------
 
@@ -230,12 +245,15 @@ class Scheduler:
     def may_connect(self, queue: Queue, now_ms: int) -> Wait | None:
         """None: open a connection for *queue*.  Otherwise why not; the queue has been put where it will be found when that changes."""
         wait = self._obstacle(queue, now_ms)
+        if not self._scans.at_ms(queue.number) and queue.scan is None:
+            self._scans.wake(queue.number, now_ms + _scan_pause_ms(queue))
         if wait is not None:
             self.ready.pop(queue.number, None)
             if wait.until_ms:
                 self.timers.wake(queue.number, wait.until_ms)
                 if queue.open == 0:
                     self.shed(queue)
+                    self.retire(queue)
         return wait
 
     def _obstacle(self, queue: Queue, now_ms: int) -> Wait | None:
@@ -335,7 +353,8 @@ class Scheduler:
         self._not_connecting(queue)
         stands_still = queue.open == 1
         if stands_still:
-            queue.scan_at_ms = queue.scan_at_ms or now_ms
+            if queue.failures == 1:
+                self._scans.wake(queue.number, now_ms)
             self.shed(queue)
         self.timers.wake(queue.number, queue.hold_until_ms)
         self.closed(queue)
@@ -350,22 +369,20 @@ class Scheduler:
 
     # --- expiry -----------------------------------------------------------------------------------------------------------------------
 
-    def next_scan(self, now_ms: int, looks: int = 200) -> Queue | None:
-        """A queue whose standing rows should be looked through for expired ones, or None."""
+    def next_scan(self, now_ms: int) -> int | None:
+        """Number of a queue whose standing rows should be looked through for expired ones, a slice of them; `scanned` must follow.  None: not now."""
         if not self.may_expire:
             return None
-        for _ in range(looks):
-            if not self._scan_round:
-                self._scan_round = list(self.queues)
-                if not self._scan_round:
-                    return None
-            queue = self.queues.get(self._scan_round[-1])
-            if queue is not None and (queue.window or queue.more):
-                if queue.scan_at_ms == 0:
-                    queue.scan_at_ms = now_ms + _scan_pause_ms(queue)
-                elif queue.scan_at_ms <= now_ms:
-                    return queue
-            self._scan_round.pop()
+        if not self._to_scan:
+            self._to_scan.extend(self._scans.due(now_ms, SCANS_AT_ONCE))
+        while self._to_scan:
+            number = self._to_scan.popleft()
+            queue = self.queues.get(number)
+            if number in self.held or (queue is not None and (queue.window or queue.more)):
+                return number
+            if queue is not None:  # nothing of it stands any more
+                queue.scan = None
+                self.retire(queue)
         return None
 
     def scanned(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], complete: bool, now_ms: int) -> None:
@@ -373,6 +390,7 @@ class Scheduler:
         bounce_after_s = queue.settings.bounce_after_s
         if queue.scan is None:
             queue.scan_earliest_ms = now_ms + int(bounce_after_s * 1000)
+            queue.scan_spared = 0
         expired: list[Row] = []
         for key, due in rows:
             if key in queue.in_flight or key in self.settling:
@@ -380,7 +398,9 @@ class Scheduler:
             expiry = expiry_ms(due.queued_ms, bounce_after_s)
             if expiry <= now_ms:
                 expired.append(Row(key, due))
-            elif expiry < queue.scan_earliest_ms:
+                continue
+            queue.scan_spared += 1
+            if expiry < queue.scan_earliest_ms:
                 queue.scan_earliest_ms = expiry
         if expired:
             self._drop_from_window(queue, {row.key for row in expired})
@@ -391,9 +411,12 @@ class Scheduler:
         if complete:
             queue.scan = None
             pause_ms = _scan_pause_ms(queue)
-            queue.scan_at_ms = max(now_ms + min(pause_ms, SCAN_EVERY_MS), min(now_ms + pause_ms, queue.scan_earliest_ms))
+            least_ms = max(min(pause_ms, SCAN_EVERY_MS), queue.scan_spared // SCAN_SPARED_PER_MS)
+            self._scans.wake(queue.number, max(now_ms + least_ms, min(now_ms + pause_ms, queue.scan_earliest_ms)))
+            self.retire(queue)
         else:
             queue.scan = rows[-1][0]
+            self._to_scan.append(queue.number)
 
     def _drop_from_window(self, queue: Queue, keys: set[bytes]) -> None:
         kept = deque(row for row in queue.window if row.key not in keys)

@@ -235,9 +235,10 @@ class World:
 
     def _expire(self) -> None:
         for _ in range(1_000):
-            queue = self.scheduler.next_scan(self.now_ms)
-            if queue is None:
+            number = self.scheduler.next_scan(self.now_ms)
+            if number is None:
                 return
+            queue = self.scheduler.add(number, self.names[number])
             rows, _ = self._due(queue.number, queue.scan, self.now_ms, self.read_rows)
             self.scheduler.scanned(queue, rows, len(rows) < self.read_rows, self.now_ms)
             self._bury()
@@ -375,6 +376,9 @@ class World:
         assert scheduler.rows == sum(len(queue.window) for queue in scheduler.queues.values())
         for connection in self.connections:
             assert scheduler.queues.get(connection.queue.number) is connection.queue, "a queue with a connection was forgotten"
+        for number, held in scheduler.held.items():
+            assert number not in scheduler.queues, "a queue is held and in memory"
+            assert 0 < scheduler.timers.at_ms(number) <= held.until_ms, "nobody will wake a queue that is held"
         for queue in scheduler.queues.values():
             mine = [connection for connection in self.connections if connection.queue is queue]
             assert queue.open == len(mine) <= queue.settings.max_smtp_out, f"max-smtp-out of {queue.name}"

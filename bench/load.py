@@ -169,6 +169,11 @@ class Source:
         shown = self._output.read_bytes()[-32:].decode("ascii", "replace").replace("\r", " ").split()
         return int(shown[-1]) if shown and shown[-1].isdigit() else 0
 
+    def interrupt(self) -> None:
+        """Begin nothing more; `finish` has the figures of what was."""
+        if self.running():
+            self._process.terminate()
+
     def stop(self) -> None:
         """End it early."""
         if self.running():

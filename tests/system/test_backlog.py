@@ -1,0 +1,19 @@
+"""Large backlogs in small: bench/backlog.py with a few thousand messages and short waits, every promise kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.backlog import Report, Scale, run
+
+SMALL = Scale(messages=3_000, expired=1_500, domains=300, per_domain=5, retry_s=2, bounce_s=10, watch_s=5, deadline_s=60, patience=5.0)
+
+
+@pytest.mark.parametrize("part", ["deferred", "expired", "domains", "dead"])
+def test_every_promise_is_kept(part: str, engine_dir: Path) -> None:
+    said: list[str] = []
+    report = Report(say=said.append)
+    run(part, SMALL, engine_dir, report)
+    assert not report.wrong, "\n".join(said)

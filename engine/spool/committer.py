@@ -14,6 +14,7 @@ from engine.log import EventLog
 from engine.spool import wire
 from engine.spool.changes import Changes, Ledger
 from engine.spool.files import Segment, SegmentFiles
+from engine.spool.format import LARGE
 from engine.spool.index import Tables
 from engine.spool.ops import Accept, Exported, Nothing, Operation, Seal, Settle
 from engine.spool.session import Session
@@ -188,13 +189,14 @@ class Committer:
         self._hold(entries)
 
     def _hold(self, entries: list[Entry]) -> None:
-        """Keep *entries* for a later commit; new mail among them is refused at once and becomes Nothing."""
+        """Keep *entries* for a later commit; new mail among them is refused at once, and all that is kept of it is its place."""
         refused: Refusals = {}
         for session, number, operation, reason in entries:
-            if session is not None and type(operation) is Accept:
+            if session is not None and type(operation) is Accept and operation.recipients:
                 reason = reason or self._space.refusal or FULL
                 refused.setdefault(session, []).append((number, reason))
-                self.waiting.append((session, number, Nothing(), None))
+                kept = msgspec.structs.replace(operation, message=b"", recipients=[], records=[])  # tells which file holds nothing now
+                self.waiting.append((session, number, kept if operation.segment & LARGE else Nothing(), reason))
             else:
                 self.waiting.append((session, number, operation, reason))
         for session, numbers in refused.items():

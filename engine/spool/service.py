@@ -135,7 +135,7 @@ class SpoolService:
 
     def _has_work(self) -> bool:
         """Whether there is something to do without waiting for input."""
-        if self._group or self._committer.has_work or self._compactor.busy:
+        if self._group or self._committer.has_work or (self._compactor.busy and self._may_compact):
             return True
         return any(session.holds_frame and not self._paused(session) for session in self._sessions.values())
 
@@ -172,10 +172,14 @@ class SpoolService:
             session.mask = mask
 
     def _paused(self, session: Session) -> bool:
-        """Whether *session* is not to be heard now: its epoch is not durable yet, or memory or the outbox is full."""
+        """Whether *session* is not to be heard now: its epoch is not durable yet, or memory or the outbox is full, or its predecessor's last
+        words have not been taken.
+        """
         if session.opening or len(self._committer.waiting) > WAITING_OPERATIONS:
             return True
-        return session.role == "delivery" and self.ledger.outbox_rows > 2 * self.outbox_bound
+        if session.after is not None and self._sessions.get(session.after.fd) is session.after:
+            return True
+        return session.role == "delivery" and not session.ended and self.ledger.outbox_rows > 2 * self.outbox_bound
 
     def _end(self, session: Session) -> None:
         del self._sessions[session.fd]
@@ -187,7 +191,10 @@ class SpoolService:
         for name in session.virtual_mtas:
             if self._owners.get(name) is session:
                 del self._owners[name]
-        if session.epoch:
+        if session.epoch and session.resumed == session.last:  # an attempt that the worker gave up: it is about to try again
+            self._resumable[session.epoch] = session.last, session.refused
+            self._resume_until_s = max(self._resume_until_s, monotonic_s() + RESUME_WITHIN_S)
+        elif session.epoch:
             self._group.append((None, 0, Close(session.epoch), None))
             self.log.event("spool", f"{session.name} left epoch={session.epoch}")
         self._next_reader_check_s = 0.0
@@ -229,16 +236,23 @@ class SpoolService:
             session.outgoing += wire.frame(queries.answer(self, data))
             session.flush(self.ledger.stamp_ms)
         else:
-            self._take_hello(session, wire.decode_hello(data))
+            self._take_hello(session, data)
 
-    def _take_hello(self, session: Session, hello: wire.Hello) -> None:
+    def _take_hello(self, session: Session, data: bytes) -> None:
+        hello = wire.decode_hello(data)
         if hello.protocol != wire.PROTOCOL:
             self._reject(session, f"protocol {hello.protocol}, the spool process speaks {wire.PROTOCOL}")
             return
+        if hello.role == "control":
+            session.role = hello.role
+            return
+        for other in self._sessions.values():
+            if other.role == hello.role and other.index == hello.index:  # dead, or it would not have a successor
+                session.after = other
+                session.give_back(data)
+                return
         session.role = hello.role
         session.index = hello.index
-        if hello.role == "control":
-            return
         session.virtual_mtas = tuple(hello.virtual_mtas)
         session.fallback = hello.fallback
         if not hello.resume_epoch:
@@ -249,7 +263,7 @@ class SpoolService:
         if found is None:
             self._reject(session, f"epoch {hello.resume_epoch} is closed")
             return
-        session.last = session.upto = found[0]
+        session.last = session.upto = session.resumed = found[0]
         session.refused = found[1]
         self._welcome(session, hello.resume_epoch)
 
@@ -394,13 +408,18 @@ class SpoolService:
             if freed:
                 self.log.event("spool", f"freed {freed} reader slots of dead processes")
 
+    @property
+    def _may_compact(self) -> bool:
+        """Not while room is short: compaction needs some before it frees any."""
+        return self.space.refusal is None and not self._committer.waiting
+
     def _compact(self) -> None:
-        """One slice, unless room is short: compaction needs some before it frees any."""
-        if self.space.refusal is not None or self._committer.waiting:
+        """One slice."""
+        if not self._may_compact:
             return
         try:
             self._compactor.step()
-        except (OSError, lmdb.Error, SpoolError) as error:
+        except (OSError, lmdb.Error, SpoolError, msgspec.DecodeError) as error:
             self._compactor.give_up()
             self.log.event("spool", f"compaction put off: {error}")
 

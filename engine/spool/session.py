@@ -25,6 +25,8 @@ class Session:
         self.fallback = False
         self.epoch = 0  # 0 until it is durable
         self.opening = False  # its epoch is in the making
+        self.after: Session | None = None  # its hello waits until this one of the same role and index has ended
+        self.resumed = -1  # number of the last operation of the epoch that it resumed
         self.last = 0  # number of the last operation read
         self.upto = 0  # all up to this one are answered
         self.answered = 0  # ... and it has heard of those up to this one
@@ -67,6 +69,10 @@ class Session:
     def take_frame(self) -> bytes | None:
         """The next whole frame; RemoteProtocolError for one that is too long."""
         return next(wire.take_frames(self.inbox), None)
+
+    def give_back(self, data: bytes) -> None:
+        """`take_frame` will return *data* once more."""
+        self.inbox[:0] = wire.LENGTH.pack(len(data)) + data
 
     def tell(self, message: object) -> None:
         """Queue a frame; `flush` sends."""

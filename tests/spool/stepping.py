@@ -80,8 +80,11 @@ class Spool:
 class Worker:
     """One connection to a stepped Spool, with an epoch."""
 
-    def __init__(self, spool: Spool, role: str = "listener", virtual_mtas: tuple[str, ...] = (), fallback: bool = False, resume: int = 0) -> None:
+    def __init__(
+        self, spool: Spool, role: str = "listener", virtual_mtas: tuple[str, ...] = (), fallback: bool = False, resume: int = 0, index: int = 0
+    ) -> None:  # fmt: skip
         self.spool = spool
+        self.index = index
         self.role = role
         self.virtual_mtas = virtual_mtas
         self.fallback = fallback
@@ -99,7 +102,7 @@ class Worker:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(str(self.spool.base / "socket"))
         self.inbox = bytearray()
-        self.socket.sendall(wire.frame(wire.Hello(self.role, 0, list(self.virtual_mtas), self.fallback, resume)))
+        self.socket.sendall(wire.frame(wire.Hello(self.role, self.index, list(self.virtual_mtas), self.fallback, resume)))
         self.spool.step()
         self.hear()
 

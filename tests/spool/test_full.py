@@ -133,3 +133,40 @@ def test_a_full_map_refuses_before_commits_fail(tmp_path: Path, monkeypatch: pyt
     assert spool.rows() == []
     assert offer(worker) is None
     spool.close()
+
+
+def test_a_large_body_that_is_refused_for_want_of_space_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.spool.committer.RETRY_FULL_S", 0.0)
+    spool, worker, _ = make(tmp_path)
+    real = Changes.finish
+    full = True
+
+    def fail(self: Changes) -> None:
+        if full:
+            raise lmdb.MapFullError("full")
+        real(self)
+
+    monkeypatch.setattr(Changes, "finish", fail)
+    identity = worker.new_id()
+    large = worker.writer_.begin_large(identity)
+    large.write(b"x" * 1000)
+    worker.send(accept(identity, large.finish(), "a/v"))
+    spool.step()
+    worker.hear()
+    assert "disk low" in worker.refused[1]
+    full = False
+    spool.step()
+    worker.hear()
+    assert worker.upto == 1 and spool.files() == [] and spool.rows() == []
+    spool.close()
+
+
+def test_a_planned_compaction_does_not_spin_while_room_is_short(tmp_path: Path) -> None:
+    spool, _, space = make(tmp_path)
+    spool.service._compactor._todo = [(1, 1)]
+    space.refusal = "disk low"
+    assert not spool.service._has_work()
+    space.refusal = None
+    assert spool.service._has_work()
+    spool.service._compactor._todo = []
+    spool.close()

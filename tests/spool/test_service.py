@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def put(worker: Worker, *queues: str) -> bytes:
     return identity
 
 
-def listener(spool: Spool, **options: int) -> Worker:
-    worker = Worker(spool)
+def listener(spool: Spool, index: int = 0, **options: int) -> Worker:
+    worker = Worker(spool, index=index)
     worker.writer_ = worker.writer(**options)
     return worker
 
@@ -194,7 +195,7 @@ def test_an_operation_that_cannot_be_decoded_is_refused_alone(spool: Spool) -> N
 
 def test_garbage_ends_only_its_connection(spool: Spool) -> None:
     worker = listener(spool)
-    other = listener(spool)
+    other = listener(spool, 1)
     worker.socket.sendall(b"\0\0\0\x03abc")
     spool.step()
     put(other, "a/v")
@@ -320,7 +321,7 @@ def test_missing_segment_refuses(spool: Spool) -> None:
 
 def test_unknown_virtual_mta_goes_to_the_fallback(spool: Spool) -> None:
     first = Worker(spool, "delivery", ("v1",), True)
-    second = Worker(spool, "delivery", ("v2",))
+    second = Worker(spool, "delivery", ("v2",), index=1)
     worker = listener(spool)
     put(worker, "a/v2", "a/gone")
     assert [answer.numbers for answer in first.hear()] == [[2]]
@@ -431,10 +432,53 @@ def test_torn_and_foreign_files_are_told_apart_at_start(spool: Spool) -> None:
     (bodies / "README").write_text("an operator's")
     (bodies / format.segment_name(worker.epoch, 7)).write_bytes(b"torn")  # of an epoch that may resume
     (bodies / format.segment_name(worker.epoch + 5, 1)).write_bytes(b"of the future")
-    closed = Worker(spool)
+    closed = Worker(spool, index=1)
     closed.close()
     (bodies / format.segment_name(closed.epoch, 1)).write_bytes(b"torn")
     spool.crash()
     spool.start()
     left = [format.segment_name(epoch, segment) for epoch, segment in ((worker.epoch, 1), (worker.epoch, 7), (worker.epoch + 5, 1))]
     assert spool.files() == sorted([*left, "README"])
+
+
+def test_a_successor_waits_for_the_last_words_of_who_was_killed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = listener(spool)
+    for _ in range(4):
+        put(listening, "a/v")
+    slot = Worker(spool, "delivery", ("v",))
+    monkeypatch.setattr("engine.spool.service.GROUP_OPERATIONS", 1)  # one frame a turn
+    for key, _ in spool.rows():
+        slot.send(settle(key))
+    slot.socket.close()
+    successor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    successor.connect(str(spool.base / "socket"))
+    successor.sendall(wire.frame(wire.Hello("delivery", 0, ["v"], False)))
+    successor.settimeout(0)
+    welcomed = False
+    for _ in range(50):
+        spool.service.turn(0)
+        try:
+            welcomed = bool(successor.recv(1))
+            break
+        except BlockingIOError:
+            continue
+    assert welcomed
+    assert spool.rows() == []  # what it reads now, nobody else settles
+    successor.close()
+
+
+def test_an_attempt_to_resume_that_was_given_up_costs_no_epoch(spool: Spool) -> None:
+    worker = listener(spool)
+    put(worker, "a/v")
+    spool.crash()
+    spool.start()
+    given_up = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # the spool process took so long that the worker connected anew
+    given_up.connect(str(spool.base / "socket"))
+    given_up.sendall(wire.frame(wire.Hello("listener", 0, [], False, worker.epoch)))
+    given_up.close()
+    worker.resume()
+    spool.step()
+    worker.hear()
+    assert isinstance(worker.answers[-1], wire.Welcome), worker.answers
+    put(worker, "b/v")
+    assert len(spool.rows()) == 2

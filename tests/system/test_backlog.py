@@ -8,7 +8,7 @@ import pytest
 
 from bench.backlog import Report, Scale, run
 
-SMALL = Scale(messages=3_000, expired=1_500, domains=300, per_domain=5, retry_s=2, bounce_s=10, watch_s=5, deadline_s=60, patience=5.0)
+SMALL = Scale(messages=3_000, expired=1_000, domains=200, per_domain=5, retry_s=1, bounce_s=6, watch_s=3, deadline_s=60, patience=5.0)
 
 
 @pytest.mark.parametrize("part", ["deferred", "expired", "domains", "dead"])

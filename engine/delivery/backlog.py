@@ -76,7 +76,8 @@ class Backlog:
         return self._restoring
 
     def load(self, now_ms: int) -> bool:
-        """Read due rows into the windows that want them."""
+        """Find queues, and read due rows into the windows that want them."""
+        more = self.restore()
         until_ms = max(now_ms, self._stamp_ms)
         end_s = monotonic_s() + TURN_S
         while 0 < self._scheduler.timers.next_ms() <= until_ms and monotonic_s() < end_s:
@@ -87,7 +88,7 @@ class Backlog:
             self._scheduler.loaded(queue, rows, next_due_ms, complete=len(rows) < most)
             if monotonic_s() > end_s:
                 return True
-        return 0 < self._scheduler.timers.next_ms() <= until_ms
+        return more or 0 < self._scheduler.timers.next_ms() <= until_ms
 
     def expire(self, now_ms: int) -> bool:
         """Look through queues that stand still for recipients older than bounce-after, and bounce them, as long as others do not feel it."""

@@ -79,9 +79,7 @@ class Scheduler:
     def _read_again(self, queue: Queue, stamp_ms: int) -> None:
         """A commit slipped in before the frontier (a retry came due while it was being synced): read again from its stamp on."""
         first = DUE_KEY.pack(queue.number, queue.frontier[4] if queue.frontier else 0, stamp_ms, bytes(12), 0)
-        kept = deque(row for row in queue.window if row.key < first)
-        self.rows -= len(queue.window) - len(kept)
-        queue.window = kept
+        self._keep(queue, deque(row for row in queue.window if row.key < first))
         queue.frontier = first
 
     def _want(self, queue: Queue) -> None:
@@ -419,9 +417,13 @@ class Scheduler:
             self._to_scan.append(queue.number)
 
     def _drop_from_window(self, queue: Queue, keys: set[bytes]) -> None:
-        kept = deque(row for row in queue.window if row.key not in keys)
+        self._keep(queue, deque(row for row in queue.window if row.key not in keys))
+
+    def _keep(self, queue: Queue, kept: deque[Row]) -> None:
         self.rows -= len(queue.window) - len(kept)
         queue.window = kept
+        if not kept:
+            self.ready.pop(queue.number, None)
 
 
 def _scan_pause_ms(queue: Queue) -> int:

@@ -376,6 +376,9 @@ class World:
         assert scheduler.rows == sum(len(queue.window) for queue in scheduler.queues.values())
         for connection in self.connections:
             assert scheduler.queues.get(connection.queue.number) is connection.queue, "a queue with a connection was forgotten"
+        for queue in scheduler.ready.values():
+            assert scheduler.queues.get(queue.number) is queue, f"{queue.name} is ready and forgotten"
+            assert queue.window, f"{queue.name} is ready with nothing to send: the slot would look at it for ever"
         for number, held in scheduler.held.items():
             assert number not in scheduler.queues, "a queue is held and in memory"
             assert 0 < scheduler.timers.at_ms(number) <= held.until_ms, "nobody will wake a queue that is held"

@@ -51,7 +51,10 @@ def live(birth: Birth) -> int:
 
 def report(birth: Birth, kind: str, text: str) -> None:
     """Say on the terminal and in the log why this child ends."""
-    print(f"engine: {birth.name}: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"engine: {birth.name}: {text}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed: the log and the exit code still tell
+        pass
     if birth.uid < 0 or os.geteuid() != 0:  # the log belongs to the user we become
         log = EventLog(birth.log_path, birth.name)
         log.event(kind, escape(text, 4000))

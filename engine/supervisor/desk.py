@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 from collections.abc import Callable, Mapping
@@ -32,16 +31,12 @@ class Desk:
         for visitor in [visitor for visitor in self._visitors if visitor.until_s <= now_s]:
             visitor.close()
 
-    def close(self, path: str) -> None:
+    def close(self) -> None:
         """Everybody's connection and the socket are gone: those who waited for the end see it."""
         for visitor in list(self._visitors):
             visitor.close()
         self._selector.unregister(self._listening)
         self._listening.close()
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return
 
     def _accept(self) -> None:
         try:

@@ -69,7 +69,7 @@ def directory(path: str, mode: int, uid: int, gid: int, what: str) -> None:
         ) from error
     else:
         if uid >= 0:
-            os.chown(path, uid, gid)
+            os.chown(path, uid, gid, follow_symlinks=False)  # its parent may be theirs: they must not lead us elsewhere
     _must_be_usable(path, uid, gid, what)
 
 
@@ -131,7 +131,7 @@ def run_directory(spool: str, gid: int) -> str:
         pass
     else:
         if gid >= 0:
-            os.chown(path, os.geteuid(), gid)
+            os.chown(path, os.geteuid(), gid, follow_symlinks=False)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         # the same spool was used by another user: what lies in run/ is only about processes that are gone, since the lock is ours
@@ -153,6 +153,6 @@ def unix_listener(path: str, uid: int, gid: int, mode: int) -> socket.socket:
     finally:
         os.umask(before)
     if gid >= 0:
-        os.chown(path, uid, gid)
+        os.chown(path, uid, gid, follow_symlinks=False)
     listening.listen(128)
     return listening

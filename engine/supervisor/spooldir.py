@@ -5,6 +5,7 @@ The lock is flock's, so it belongs to the open file: it is free only when the su
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -122,7 +123,9 @@ def record(path: str, processes: Iterable[tuple[str, int]]) -> None:
     try:
         fd = os.open(PIDS + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=run)
         try:
-            os.write(fd, json.dumps(rows).encode())
+            data = json.dumps(rows).encode()
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
         os.replace(PIDS + ".new", PIDS, src_dir_fd=run, dst_dir_fd=run)

@@ -41,7 +41,10 @@ def start(options: Options) -> int:
         say(str(problem))
     if "." not in config.server.host_name[0]:
         say(f"warning: we call ourselves {config.server.host_name[0]!r}, which is no full domain name: say host-name in the configuration")
-    plan = prepare(config, snapshot, options)
+    try:
+        plan = prepare(config, snapshot, options)
+    except OSError as error:
+        raise StartError(f"cannot start: {error}") from error
     return Supervisor(plan, say).run()
 
 
@@ -67,7 +70,10 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
     ground.directory(spool, 0o700, uid, gid, "spool")
     lock_fd = spooldir.claim(spool)
     ground.run_directory(spool, gid)
-    spooldir.record(spool, [(spooldir.SUPERVISOR, os.getpid())])
+    try:
+        spooldir.record(spool, [(spooldir.SUPERVISOR, os.getpid())])
+    except OSError as error:  # a full disk must not keep us from sending what fills it; without the record others wait longer for our end
+        say(f"warning: {spool}/{spooldir.RUN} cannot be written: {error.strerror}")
     ground.log_file(server.log_file, uid, gid)
     for acct in config.acct_files:
         ground.directory(os.path.dirname(acct.path), 0o750, uid, gid, "acct-file's directory")

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import setproctitle
+
 from engine import __version__
 from engine.clock import monotonic_s
 from engine.control import Child, Status, Stopping
@@ -75,6 +77,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until every child has ended after a stop; the exit code."""
+        setproctitle.setproctitle(f"engine: supervisor {self.plan.spool_path}")
         self.log.event("starts", f"version={__version__} pid={os.getpid()} spool={self.plan.spool_path} children={len(self._slots)}")
         while True:
             now_s = monotonic_s()
@@ -107,7 +110,7 @@ class Supervisor:
                 counts[slot.row] = 0
             was_ready = slot.ready
             slot.ended(now_s, self.plan.timing)
-            how = f"signal={signal.Signals(-code).name}" if code < 0 else f"exit={code}"
+            how = f"signal={_signal_name(-code)}" if code < 0 else f"exit={code}"
             again = "" if self.stopping else f" next start in {max(0.0, slot.not_before_s - now_s):.1f} s"
             self.log.event("ended", f"{slot.name} pid={pid} {how} lived={lived_s:.1f}s{again}")
             if code == os.EX_CONFIG and not was_ready and not self._announced:
@@ -261,7 +264,7 @@ class Supervisor:
         self.log.event("ended", f"supervisor pid={os.getpid()} exit={self._exit_code}")
         self.log.close()
         run = os.path.join(self.plan.spool_path, spooldir.RUN)
-        for name in (spooldir.PIDS, spooldir.SPOOL_SOCKET):
+        for name in (spooldir.PIDS, spooldir.SPOOL_SOCKET, spooldir.CONTROL_SOCKET):  # while they are surely ours
             try:
                 os.unlink(os.path.join(run, name))
             except FileNotFoundError:
@@ -269,7 +272,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         self.plan.spool_listener.close()
         os.close(self.plan.lock_fd)  # before the desk closes: who waited for our end may start the next engine
-        self._desk.close(spooldir.control_socket(self.plan.spool_path))
+        self._desk.close()
         self._selector.close()
         return self._exit_code
 
@@ -351,6 +354,14 @@ def _signals_into(selector: selectors.BaseSelector, handle: Callable[[int], None
     for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     return reading, writing
+
+
+def _signal_name(number: int) -> str:
+    """`SIGKILL`; real-time signals have no name of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -67,6 +68,16 @@ def test_unprivileged_start_stays_who_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 def test_directories_are_made_private(tmp_path: Path) -> None:
     ground.directory(str(tmp_path / "a" / "spool"), 0o700, -1, -1, "spool")
     assert (tmp_path / "a" / "spool").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_directory_that_became_a_link_meanwhile_gives_nothing_else_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    monkeypatch.setattr(os, "mkdir", lambda path, _mode: os.symlink(precious, path))
+    with contextlib.suppress(StartError):
+        ground.directory(str(tmp_path / "spool"), 0o700, 65534, 65534, "spool")
+    assert precious.stat().st_uid == 0
 
 
 def test_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:

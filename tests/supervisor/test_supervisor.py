@@ -124,6 +124,7 @@ def test_sigterm_drains_in_order(fleet: Fleet) -> None:
     assert fleet.ended()[0] == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", fleet.port), timeout=5)
+    assert os.listdir(fleet.directory / "spool/run") == []  # sockets and record
 
 
 def test_who_does_not_drain_is_killed_at_the_deadline(fleet: Fleet) -> None:
@@ -181,3 +182,30 @@ def test_a_directory_of_somebody_else_is_left_alone(fleet: Fleet) -> None:
     code, said = fleet.ended()
     assert (code, sorted(path.name for path in spool.iterdir())) == (78, ["mail.db"])
     assert "not empty and not a spool of this engine" in said
+
+
+def test_a_child_that_ends_by_a_nameless_signal_is_one_child_less(fleet: Fleet) -> None:
+    pids = fleet.started(first_backoff_s=0.05)
+    os.kill(pids["accounting/0"], signal.SIGRTMIN + 5)
+    fleet.wait_for("accounting/0", "works")
+    assert fleet.greeting().startswith("220")
+
+
+def test_a_record_that_cannot_be_written_stops_no_start(fleet: Fleet) -> None:
+    fleet.started()
+    fleet.signal(signal.SIGTERM)
+    fleet.ended()
+    (fleet.directory / "spool/run/pids.new").mkdir()  # as good as a full disk
+    fleet.started()
+    assert fleet.greeting().startswith("220")
+    fleet.signal(signal.SIGTERM)
+    code, said = fleet.ended()
+    assert code == 0
+    assert "warning" in said
+
+
+def test_ps_shows_the_supervisor(fleet: Fleet) -> None:
+    fleet.started()
+    assert fleet.supervisor
+    with open(f"/proc/{fleet.supervisor.pid}/cmdline", encoding="utf-8") as cmdline:
+        assert cmdline.read().startswith(f"engine: supervisor {fleet.directory}/spool")

@@ -68,9 +68,19 @@ def directory(path: str, mode: int, uid: int, gid: int, what: str) -> None:
             f"cannot create {what} {path}: {error.strerror}; create it for this user, or keep all state elsewhere with --state-dir DIR"
         ) from error
     else:
+        sync_directory(os.path.dirname(path) or "/")
         if uid >= 0:
             os.chown(path, uid, gid, follow_symlinks=False)  # its parent may be theirs: they must not lead us elsewhere
     _must_be_usable(path, uid, gid, what)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in *path* durable: what is promised inside a directory is worth no more than its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _must_be_usable(path: str, uid: int, gid: int, what: str) -> None:

@@ -482,3 +482,14 @@ def test_an_attempt_to_resume_that_was_given_up_costs_no_epoch(spool: Spool) -> 
     assert isinstance(worker.answers[-1], wire.Welcome), worker.answers
     put(worker, "b/v")
     assert len(spool.rows()) == 2
+
+
+def test_the_names_of_new_files_are_synced_before_anything_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    real = format.sync_directory
+    monkeypatch.setattr(format, "sync_directory", lambda path: (real(path), synced.append(Path(path))))
+    spool = Spool(tmp_path)
+    assert {spool.root, spool.root / format.INDEX} <= set(synced)
+    put(listener(spool), "a/v")
+    assert spool.root / format.BODIES in synced
+    spool.close()

@@ -80,6 +80,14 @@ def test_a_directory_that_became_a_link_meanwhile_gives_nothing_else_away(tmp_pa
     assert precious.stat().st_uid == 0
 
 
+def test_the_name_of_a_new_directory_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(ground, "sync_directory", synced.append)
+    for _ in range(2):
+        ground.directory(str(tmp_path / "spool"), 0o700, -1, -1, "spool")
+    assert synced == [str(tmp_path)]
+
+
 def test_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "spool").touch()
     with pytest.raises(StartError, match="is not a directory"):

@@ -13,7 +13,7 @@ from engine.mail.message_id import text as id_text
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolLink, SpoolReader
-from engine.spool.ops import Settle, Settlement
+from engine.spool.ops import Settle
 
 DSN_WAIT_MS = 60_000
 UNREADABLE_WAIT_MS = 3_600_000
@@ -50,21 +50,35 @@ class Settler:
     def settle(self, queue: Queue, message_id: bytes, message: Message, results: Sequence[Result], peer: Peer, now_ms: int, buried: int = 0) -> None:
         """Store and log what became of recipients of one message; *buried* of them by `bury`."""
         shown = id_text(message_id)
-        accept = None
-        rows: list[Settlement] = []
-        if any(result.type == "b" for result in results):
-            try:
-                accept = self._reporter.accept_for(queue.vmta, message, message_id, results, peer, now_ms)
-            except SpoolError as error:
-                self._log.event(
-                    "dsn-failed", f"id={shown} queue={queue.name} no DSN could be written ({error}): the bounce waits {DSN_WAIT_MS / 1000:.0f}s"
-                )
-                rows = [put_aside(r.row, r.diag, now_ms + DSN_WAIT_MS) for r in results if r.type == "b"]
-                results = [result for result in results if result.type != "b"]
-        rows += [settlement(queue, message, shown, result, peer, now_ms) for result in results]
+        bounces = [result for result in results if result.type == "b"]
+        others = [result for result in results if result.type != "b"]
+        if others:  # on their own: that a DSN cannot be stored must not send again what was delivered
+            self._log_lines(queue, shown, others, peer, now_ms)
+            self._submit(queue, shown, Settle([settlement(queue, message, shown, result, peer, now_ms) for result in others]), now_ms)
+        if bounces:
+            self._bounce(queue, message_id, message, bounces, peer, now_ms, buried)
+
+    def _bounce(self, queue: Queue, message_id: bytes, message: Message, bounces: Sequence[Result], peer: Peer, now_ms: int, buried: int) -> None:
+        """Store bounces with the DSN about them; they wait while that cannot be written or stored."""
+        shown = id_text(message_id)
+
+        def later(why: str, counted: int = 0) -> None:
+            wait = f"the bounce waits {DSN_WAIT_MS / 1000:.0f}s"
+            self._log.event("dsn-failed", f"id={shown} queue={queue.name} no DSN could be written ({why}): {wait}")
+            self._submit(queue, shown, Settle([put_aside(r.row, r.diag, now_ms + DSN_WAIT_MS) for r in bounces]), now_ms, counted)
+
+        try:
+            accept = self._reporter.accept_for(queue.vmta, message, message_id, bounces, peer, now_ms)
+        except SpoolError as error:
+            later(str(error), buried)
+            return
+        self._log_lines(queue, shown, bounces, peer, now_ms)
+        rows = [settlement(queue, message, shown, result, peer, now_ms) for result in bounces]
+        self._submit(queue, shown, Settle(rows, accept), now_ms, buried, later if accept is not None else None)
+
+    def _log_lines(self, queue: Queue, shown: str, results: Sequence[Result], peer: Peer, now_ms: int) -> None:
         for result in results:
             self._log.event(*line(queue, shown, result, peer, now_ms))
-        self._submit(queue, shown, Settle(rows, accept), now_ms, buried)
 
     def put_aside(self, queue: Queue, message_id: bytes, rows: Sequence[Row], why: str, now_ms: int) -> None:
         """What cannot be read is not bounced: it waits an hour, and the operator is told."""
@@ -98,7 +112,9 @@ class Settler:
             self._scheduler.retire(queue)
         return self._buried < BURIED_MOST
 
-    def _submit(self, queue: Queue, shown: str, operation: Settle, now_ms: int, buried: int = 0) -> None:
+    def _submit(
+        self, queue: Queue, shown: str, operation: Settle, now_ms: int, buried: int = 0, if_refused: Callable[[str], None] | None = None
+    ) -> None:
         scheduler = self._scheduler
         keys = [row.key for row in operation.rows]
         scheduler.settled(queue, keys)
@@ -107,6 +123,10 @@ class Settler:
             full = self.full or self._buried >= BURIED_MOST
             scheduler.acknowledged(keys)
             self._buried -= buried
+            if refused is not None and if_refused is not None:
+                if_refused(refused)
+                self._room()
+                return
             if refused is not None:
                 self._log.event(
                     "settle-refused", f"id={shown} queue={queue.name} {refused}: the outcome is not stored, and the recipient is tried again"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from sys import intern
 
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
@@ -155,7 +154,7 @@ class Scheduler:
         if queue.more or queue.failures:
             if not 0 < self.timers.at_ms(number) <= queue.hold_until_ms:
                 return
-            self.held[number] = Held(queue.hold_until_ms, queue.failures, intern(queue.held_by))  # hosts that serve many domains fail them all alike
+            self.held[number] = Held(queue.hold_until_ms, queue.failures, queue.held_by)
         else:
             self._scans.forget(number)
         del self.queues[number]

@@ -63,7 +63,7 @@ class Opener:
             spare = self._pool.take_along(route)
             if spare is not None:
                 return Spare(spare)
-            blocked = self._reachability.blocked(source.ip, target.address, monotonic_s(), PROBE_CLAIM_S)
+            blocked = self._reachability.blocked(source.ip, target.address, target.port, monotonic_s(), PROBE_CLAIM_S)
             result = Failed("4.4.1", blocked, _peer(route), None, False) if blocked else await self._open(queue, route)
             if isinstance(result, Connection):
                 return result
@@ -90,18 +90,18 @@ class Opener:
         except BaseException:
             sock.close()
             raise
-        connection = Connection(self._owner, queue, route, monotonic_s())
+        connection = Connection(self._owner, queue, route, route.source_ip or sock.getsockname()[0], monotonic_s())
         self._streams.open(sock, (route.address, route.port), connection)
         try:
             await connection.opening
         except OpenFailure as error:
             return self._refused(queue, route, error)
-        self._reachability.reached(route.source_ip, route.address)
+        self._reachability.reached(route.source_ip, route.address, route.port)
         return connection
 
     def _unreachable(self, queue: Queue, route: Route, why: str) -> Failed:
         wait_s = PROBE_AFTER * delay_ms(queue.settings.retry_after, queue.failures + 1) / 1000
-        self._reachability.failed(route.source_ip, route.address, monotonic_s(), wait_s, why)
+        self._reachability.failed(route.source_ip, route.address, route.port, monotonic_s(), wait_s, why)
         return Failed("4.4.1", why, _peer(route), None, False)
 
     def _refused(self, queue: Queue, route: Route, error: OpenFailure) -> Failed:

@@ -73,11 +73,12 @@ class _State(Enum):
 class Connection(asyncio.Protocol):
     """Opened for one queue; may serve others along the same route later."""
 
-    def __init__(self, owner: Owner, queue: Queue, route: Route, now_s: float) -> None:
+    def __init__(self, owner: Owner, queue: Queue, route: Route, local_ip: str, now_s: float) -> None:
         settings = queue.settings
         self.owner = owner
         self.queue = queue
         self.route = route
+        self.local_ip = local_ip  # route.source_ip, or what the kernel chose
         self.client = ClientConnection(route.ehlo, ignore_pipelining=settings.ignore_pipelining, ignore_8bitmime=settings.ignore_8bitmime)
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction

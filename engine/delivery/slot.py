@@ -56,6 +56,7 @@ class Slot:
         self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
         self._pump_planned = False
         self._draining = False
+        self._stopping = False
         self._looked_ms = 0  # wall clock at the last look for a step
 
     # --- the loop's calls -------------------------------------------------------------------------------------------------------------
@@ -92,8 +93,8 @@ class Slot:
         return bool(self._openings) or any(connection.transaction for connection in self._connections)
 
     def stop(self, why: str) -> None:
-        """Close every connection now."""
-        self._draining = True
+        """Close every connection now; what had not reached its final dot stays due as it is."""
+        self._draining = self._stopping = True
         for task in list(self._openings):
             task.cancel()
         for connection in list(self._connections):
@@ -192,7 +193,8 @@ class Slot:
             if self.scheduler.connect_failed(queue, now_ms, verdict.text, settings.retry_after_dns_error_s):
                 self.settler.queue_failed(queue, verdict.status, verdict.text, NOWHERE, now_ms)
             return
-        until_ms = now_ms + int(max(DOOM_S, settings.retry_after_dns_error_s) * 1000)
+        pause_s = settings.retry_after_dns_error_s if lasting else max(DOOM_S, settings.retry_after_dns_error_s)
+        until_ms = now_ms + int(pause_s * 1000)
         self._log.event("queue-doomed", f'queue={queue.name} status={verdict.status} reason="{escape(verdict.text)}"')
         self.scheduler.connect_abandoned(queue)
         self.scheduler.doomed(queue, Doom(until_ms, verdict.status, f"x-engine;{verdict.text}", int(lasting * 1000)))
@@ -301,8 +303,9 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, self._now_ms()
-        if connection.transactions and lost.stage is Stage.MAIL and not any(lost.replies):
-            self.scheduler.give_back(queue, transaction.rows)  # the connection went stale while it was idle: nothing was tried
+        stale = bool(connection.transactions) and lost.stage is Stage.MAIL and not any(lost.replies)  # it died while it was idle
+        if stale or (self._stopping and lost.stage is not Stage.FINAL_DOT):
+            self.scheduler.give_back(queue, transaction.rows)  # nothing was tried
             return
         results = []
         for row, outcome in zip(transaction.rows, lost.replies, strict=True):
@@ -322,7 +325,8 @@ class Slot:
             if message is not None:
                 results = [Result(row, "d", "2.0.0", "x-engine;discarded") for row in transaction.rows]
                 self.settler.settle(queue, transaction.message, message, results, Peer(size_bytes=_size_bytes(message)), now_ms)
-        if queue.window:
+        if queue.window and self.scheduler.ready.pop(queue.number, None) is not None:
+            self.scheduler.ready[queue.number] = queue  # to the end of the line: others are served between two turns of a long one
             self.plan()
 
 
@@ -339,4 +343,4 @@ def _size_bytes(message: Message) -> int:
 
 def _peer(connection: Connection, message: Message) -> Peer:
     route = connection.route
-    return Peer(route.source_ip, route.host, route.address, connection.esmtp, _size_bytes(message))
+    return Peer(connection.local_ip, route.host, route.address, connection.esmtp, _size_bytes(message))

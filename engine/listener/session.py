@@ -88,6 +88,13 @@ class Session:
         envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
         return RECIPIENT_OK
 
+    def no_address(self) -> Reply | None:
+        """Strangers hear of a malformed recipient what they hear of every other: that we do not relay for them."""
+        if self.client.always_allow_relaying:
+            return None
+        self._say_refused("to=(no address) ", DENIED)
+        return DENIED
+
     def data(self) -> Reply:
         """The content may come."""
         assert self._envelope is not None and self._origin is not None

@@ -59,13 +59,17 @@ class Router:
         return Assignment(members[turn % len(members)], name) if members else Assignment(DEFAULT, name)
 
     def greeting_name(self, client: ClientSettings, local_ip: Callable[[], str]) -> str:
-        """The name we greet *client* with: that of its default virtual MTA, else our first host-name."""
+        """The name we greet *client* with: its default virtual MTA's (host-name, or that of its only smtp-source-host), else our first host-name."""
         virtual_mta = None
-        if client.default_virtual_mta:
+        if client.default_virtual_mta and client.default_virtual_mta != DEFAULT_VIRTUAL_MTA:
             chosen = self.choose(client, None, local_ip)
             virtual_mta = self._config.virtual_mtas.get(chosen) if isinstance(chosen, str) else None
         names = self._config.server.host_name
-        return (virtual_mta.host_name if virtual_mta else "") or (names[0] if names else "localhost")
+        own = names[0] if names else "localhost"
+        if virtual_mta is None:
+            return own
+        hosts = virtual_mta.source_hosts
+        return virtual_mta.host_name or (hosts[0].host_name if len(hosts) == 1 else "") or own
 
     def _exists(self, name: str) -> bool:
         return name in self._config.virtual_mtas or name in self._config.pools

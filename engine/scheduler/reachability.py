@@ -1,4 +1,4 @@
-"""Which (source IP, MX address) pairs do not answer: remembered once for all queues, and probed by one connection at a time."""
+"""Which (source IP, MX address, port) do not answer: remembered once for all queues, and probed by one connection at a time."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Reachability:
     __slots__ = ("_pairs",)
 
     def __init__(self) -> None:
-        self._pairs: OrderedDict[tuple[str, str], _Unreachable] = OrderedDict()
+        self._pairs: OrderedDict[tuple[str, str, int], _Unreachable] = OrderedDict()
 
-    def failed(self, source_ip: str, address: str, now_s: float, wait_s: float, why: str) -> None:
+    def failed(self, source_ip: str, address: str, port: int, now_s: float, wait_s: float, why: str) -> None:
         """A connection from *source_ip* to *address* failed: nobody tries again for *wait_s* seconds (ten minutes at the most)."""
-        pair = (source_ip, address)
+        pair = (source_ip, address, port)
         self._pairs.pop(pair, None)
         self._pairs[pair] = _Unreachable(now_s + min(wait_s, LONGEST_WAIT_S), why)
         if len(self._pairs) > CAPACITY:
             self._pairs.popitem(last=False)
 
-    def reached(self, source_ip: str, address: str) -> None:
+    def reached(self, source_ip: str, address: str, port: int) -> None:
         """A connection succeeded: the pair is forgotten."""
         if self._pairs:
-            self._pairs.pop((source_ip, address), None)
+            self._pairs.pop((source_ip, address, port), None)
 
-    def blocked(self, source_ip: str, address: str, now_s: float, claim_s: float) -> str:
+    def blocked(self, source_ip: str, address: str, port: int, now_s: float, claim_s: float) -> str:
         """Why the pair is not to be tried now, or ''.  '' for a pair that failed before makes the caller its one probe for *claim_s* seconds."""
-        pair = (source_ip, address)
+        pair = (source_ip, address, port)
         known = self._pairs.get(pair)
         if known is None:
             return ""

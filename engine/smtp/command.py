@@ -20,6 +20,8 @@ _RCPT_FAULTS = {
     Fault.NOT_ASCII: _ADDRESS_NEEDS_UTF8,
 }
 
+NO_ADDRESS = frozenset((_RCPT_FAULTS[Fault.ADDRESS], _RCPT_FAULTS[Fault.NOT_ASCII]))  # replies of read_rcpt to what is no address at all
+
 
 def read_mail(argument: bytes) -> tuple[str, Parameters] | bytes:
     """(reverse path, parameters) of MAIL's argument, or the reply that refuses it.  RFC 5321 §4.1.1.2."""

@@ -21,7 +21,7 @@ from engine import __version__
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.reply import Reply
-from engine.smtp.command import read_mail, read_rcpt
+from engine.smtp.command import NO_ADDRESS, read_mail, read_rcpt
 from engine.smtp.extensions import Parameters, ehlo_reply
 from engine.smtp.grammar import is_hello_name
 
@@ -98,6 +98,9 @@ class Handler(Protocol):
 
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         """May it go to *address*?  RECIPIENT_OK, or why not."""
+
+    def no_address(self) -> Reply | None:
+        """RCPT named what is no address: the reply in place of the syntax error's, for clients who are to learn nothing of our grammar; or None."""
 
     def data(self) -> Reply:
         """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""
@@ -363,7 +366,8 @@ class ServerConnection:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
         read = read_rcpt(argument)
         if isinstance(read, bytes):
-            return self._error(read)
+            refusal = self._handler.no_address() if read in NO_ADDRESS else None
+            return self._error(read if refusal is None else _encoded(refusal))
         if self._recipients >= self._limits.max_recipients:
             self._commands_left += 1
             return _TOO_MANY_RECIPIENTS

@@ -241,7 +241,7 @@ class Supervisor:
                 self._tell(slot, monotonic_s() + self.plan.timing.hurry_s)
 
     def _retire(self, now_s: float) -> None:
-        """While stopping: tell the next stage to drain when the one before has ended; kill who is past its deadline."""
+        """While stopping: tell the next stage to drain when the one before has ended; who is past its deadline is told to stop, then killed."""
         if self.stopping and not self._hurried:
             living = [slot for slot in self._slots if slot.pid]
             stage = [slot for role in STOP_ORDER for slot in living if slot.role == role]
@@ -249,7 +249,12 @@ class Supervisor:
                 if slot.role == stage[0].role and not slot.told:
                     self._tell(slot, max(self._stop_by_s, now_s + self.plan.timing.least_drain_s))
         for slot in self._slots:
-            if slot.pid and slot.kill_at_s and slot.kill_at_s <= now_s:
+            if not slot.pid or not slot.kill_at_s or slot.kill_at_s > now_s:
+                continue
+            if slot.told == 1:
+                self.log.event("hurried", f"{slot.name} pid={slot.pid} has not drained in time: it is told to stop")
+                self._tell(slot, now_s + self.plan.timing.hurry_s)
+            else:
                 self.log.event("killed", f"{slot.name} pid={slot.pid} did not end in time")
                 slot.kill_at_s = now_s + TICK_S  # once more, should the kernel take its time
                 _signal(slot.pid, signal.SIGKILL)

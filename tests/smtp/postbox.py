@@ -47,6 +47,9 @@ class Postbox:
         self.open.recipients.append((address, parameters))
         return RECIPIENT_OK
 
+    def no_address(self) -> Reply | None:
+        return NO_RELAY
+
     def data(self) -> Reply:
         assert self.open is not None and self.open.recipients
         return GO_AHEAD

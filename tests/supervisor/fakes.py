@@ -1,7 +1,8 @@
 """A role that does next to nothing, and tells the test about it: each event is a datagram to the socket `events` beside the configuration.
 
 What a child does is read from the file `ROLE-INDEX` there when it starts: "crash" (before its first heartbeat), "refuse", "hang" (after it), "wait"
-(like hang, but for the spool process), "stubborn" (ignores SIGTERM), else it works.
+(like hang, but for the spool process), "stubborn" (does not drain), "deaf" (ignores every
+SIGTERM), else it works.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ async def work(birth: Birth, reporter: Reporter, behaviour: str) -> int:
 
     def drain() -> None:
         reporter.say("drains")
-        if behaviour != "stubborn":
+        if behaviour not in ("stubborn", "deaf"):
             ended.set()
 
     def stop() -> None:
         reporter.say("stops")
-        ended.set()
+        if behaviour != "deaf":
+            ended.set()
 
     servers = [await asyncio.start_server(greet, sock=socket.socket(fileno=listening.fd)) for listening in birth.sockets]
     if birth.role == "listener":

@@ -127,9 +127,20 @@ def test_sigterm_drains_in_order(fleet: Fleet) -> None:
     assert os.listdir(fleet.directory / "spool/run") == []  # sockets and record
 
 
-def test_who_does_not_drain_is_killed_at_the_deadline(fleet: Fleet) -> None:
+def test_who_does_not_drain_is_told_to_stop_at_the_deadline(fleet: Fleet) -> None:
     fleet.behave("delivery/0", "stubborn")
     fleet.started(least_drain_s=0.1)
+    fleet.signal(signal.SIGTERM)
+    code, _ = fleet.ended()
+    assert code == 0
+    log = (fleet.directory / "log").read_text()
+    assert "has not drained in time" in log
+    assert "did not end in time" not in log
+
+
+def test_who_does_not_stop_either_is_killed(fleet: Fleet) -> None:
+    fleet.behave("delivery/0", "deaf")
+    fleet.started(least_drain_s=0.1, hurry_s=0.1)
     fleet.signal(signal.SIGTERM)
     code, _ = fleet.ended()
     assert code == 0

@@ -86,6 +86,9 @@ class Sink:
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         return RECIPIENT_OK
 
+    def no_address(self) -> Reply | None:
+        return None
+
     def data(self) -> Reply:
         return GO_AHEAD
 

@@ -23,6 +23,7 @@ from types import FrameType
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ROLE = re.compile(r"^engine: ([a-z]+(?:/\d+)?)")
 _SUPERVISOR = re.compile(r" -m engine start ")  # until it names itself
@@ -169,9 +170,18 @@ def _reap() -> Iterator[tuple[int, int]]:
 
 
 def _keep(report: str, command: Sequence[str]) -> int:
-    """Run *command* as subreaper until no process below is left."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    """Run *command* as subreaper until no process below is left; all of it ends if our parent is killed, so that a test run leaves nothing behind."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getppid()
+
+    def orphaned(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != parent:  # the signal comes for the end of the thread that started us, too
+            for process in tree(os.getpid())[1:]:
+                _kill(process.pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, orphaned)
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) or prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
     living: list[int] = []
     early: list[int] = []  # came before there was anybody to pass them on to
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import Measured
+from bench.processes import Measured, tree
 
 BURN = "import time, resource\nwhile sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) < 0.1: pass\n"
 PARENT = (
@@ -54,3 +54,19 @@ def test_sigterm_reaches_the_command_and_the_deadline_ends_the_rest(tmp_path: Pa
     with pytest.raises(subprocess.TimeoutExpired):
         measured.wait(0.05)
     assert measured.close(0.5)["status"] == -15
+
+
+def test_nothing_outlives_a_test_run_that_is_killed(tmp_path: Path) -> None:
+    run = (
+        "import sys, time\nfrom pathlib import Path\nfrom bench.processes import Measured\nfolder = Path(sys.argv[1])\n"
+        f"measured = Measured([sys.executable, '-c', {PARENT!r}, str(folder / 'up')], report=folder / 'usage', log=folder / 'log')\n"
+        "(folder / 'keeper').write_text(str(measured.keeper))\ntime.sleep(600)\n"
+    )
+    tests = subprocess.Popen([sys.executable, "-c", run, str(tmp_path)], cwd=Path(__file__).parents[2])
+    wait_for((tmp_path / "up").exists)
+    keeper = int((tmp_path / "keeper").read_text())
+    below = tree(keeper)
+    assert len(below) >= 3
+    tests.kill()
+    tests.wait(20)
+    wait_for(lambda: not any(Path(f"/proc/{process.pid}/cmdline").exists() and Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in below))

@@ -69,4 +69,5 @@ def test_nothing_outlives_a_test_run_that_is_killed(tmp_path: Path) -> None:
     assert len(below) >= 3
     tests.kill()
     tests.wait(20)
-    wait_for(lambda: not any(Path(f"/proc/{process.pid}/cmdline").exists() and Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in below))
+    titles = [Path(f"/proc/{process.pid}/cmdline") for process in below]
+    wait_for(lambda: not any(title.exists() and title.read_bytes() for title in titles))

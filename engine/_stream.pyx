@@ -49,8 +49,9 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int shutdown(int fd, int how)
     enum:
-        AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL
+        AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR
 
 cdef extern from "netinet/in.h" nogil:
     struct in_addr:
@@ -77,6 +78,9 @@ cdef enum:
     ACCEPTS_AT_ONCE = 64
     HIGH_WATER_BYTES = 65536
     PARTS = 16
+
+
+ACCEPT_AGAIN_S = 0.1
 
 
 cdef object _error(int number):
@@ -161,7 +165,11 @@ cdef class Streams:
             stream.fd = -1
             c_close(fd)
             raise
-        protocol.connection_made(stream)
+        try:
+            protocol.connection_made(stream)
+        except Exception:
+            stream.abort()
+            raise
         return stream
 
     def listen(self, sock, make_protocol, on_error):
@@ -248,13 +256,28 @@ cdef class _Accepting:
         cdef socklen_t size
         cdef int fd
         for _ in range(ACCEPTS_AT_ONCE):
+            if self.fd < 0:  # ended meanwhile
+                return
             size = sizeof(address)
             fd = accept4(self.fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno not in (EAGAIN, EINTR, ECONNABORTED):
-                    self.on_error(_error(errno))
+                    error = _error(errno)
+                    self.streams._control(EPOLL_CTL_MOD, self.fd, 0)  # the socket stays ready: without a pause we would spin
+                    self.streams.loop.call_later(ACCEPT_AGAIN_S, self.again)
+                    self.on_error(error)
                 return
-            self.streams._open(fd, _peername(&address), self.make_protocol())
+            try:
+                protocol = self.make_protocol()
+            except Exception:
+                c_close(fd)
+                raise
+            self.streams._open(fd, _peername(&address), protocol)
+
+    def again(self):
+        """Accept after the pause that a failure made."""
+        if self.fd >= 0 and self.streams._epoll >= 0:
+            self.streams._control(EPOLL_CTL_MOD, self.fd, EPOLLIN)
 
     def end(self):
         """Accept no more."""
@@ -277,6 +300,7 @@ cdef class Stream:
     cdef Py_ssize_t _high
     cdef bint _choked
     cdef bint _closing
+    cdef bint _said_all
     cdef uint32_t _mask
     cdef uint64_t _born
 
@@ -312,7 +336,7 @@ cdef class Stream:
         cdef Py_buffer view
         cdef ssize_t sent = 0
         cdef Py_ssize_t size
-        if self._closing:
+        if self._closing or self._said_all:
             return
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         size = view.len
@@ -340,7 +364,7 @@ cdef class Stream:
         if count > PARTS:
             self.write(b"".join(parts))
             return
-        if self._closing:
+        if self._closing or self._said_all:
             return
         if self._pending is None:
             try:
@@ -375,15 +399,23 @@ cdef class Stream:
 
     def resume_reading(self):
         """Read again."""
-        self._watch(self._mask | EPOLLIN)
+        if not self._closing:
+            self._watch(self._mask | EPOLLIN)
 
     def is_reading(self):
         """Whether it reads."""
         return bool(self._mask & EPOLLIN)
 
     def can_write_eof(self):
-        """No."""
-        return False
+        """Yes."""
+        return True
+
+    def write_eof(self):
+        """Tell the peer, behind what was written, that nothing more comes."""
+        if not self._closing and not self._said_all:
+            self._said_all = True
+            if self._pending is None:
+                shutdown(self.fd, SHUT_WR)
 
     def close(self):
         """Close once everything that was written is sent; nothing more is read."""
@@ -454,6 +486,8 @@ cdef class Stream:
             self._streams._end(self.protocol, None)
             return
         self._watch(self._mask & ~<uint32_t>EPOLLOUT)
+        if self._said_all:
+            shutdown(self.fd, SHUT_WR)
         if self._choked:
             self._choked = False
             self.protocol.resume_writing()
@@ -475,7 +509,7 @@ cdef class Stream:
         self._mask = 0
         self._pending = None
         self._size = 0
-        del self._streams._handlers[fd]
+        self._streams._handlers.pop(fd, None)
         c_close(fd)  # which takes it out of the epoll too
 
 

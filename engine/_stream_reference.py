@@ -8,6 +8,7 @@ and per read, which costs more than our whole protocol core (docs/performance.md
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ RECEIVE_BYTES = 64 * 1024
 EVENTS_AT_ONCE = 128
 ACCEPTS_AT_ONCE = 64
 HIGH_WATER_BYTES = 64 * 1024
+ACCEPT_AGAIN_S = 0.1  # after an accept that failed (no descriptor left, say)
 
 _IN, _OUT, _BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -36,32 +38,53 @@ class Streams:
 
     def close(self) -> None:
         """Serve nothing any more; sockets that are still open are their owners' to close."""
-        self.loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
-        self._handlers.clear()
+        if not self._epoll.closed:
+            self.loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._handlers.clear()
 
     def open(self, sock: socket.socket, peername: Any, protocol: asyncio.Protocol) -> Stream:
         """A transport over *sock*, which is connected and from now on the stream's; `protocol.connection_made` has been called."""
         stream = Stream(self, sock, peername, protocol)
         self.watch(stream.fd, _IN, stream.ready)
-        protocol.connection_made(stream)
+        try:
+            protocol.connection_made(stream)
+        except Exception:
+            stream.abort()
+            raise
         return stream
 
     def listen(self, sock: socket.socket, make_protocol: MakeProtocol, on_error: Callable[[OSError], None]) -> Callable[[], None]:
-        """Accept connections on *sock*, which is the streams' from now on; returns what ends that.  *on_error*: an accept failed."""
+        """Accept connections on *sock*, which is the streams' from now on; returns what ends that.
+
+        *on_error*: an accept failed; the next try is ACCEPT_AGAIN_S later.
+        """
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
 
+        def again() -> None:
+            if descriptor in self._handlers:
+                self.change(descriptor, _IN)
+
         def ready(_mask: int) -> None:
             for _ in range(ACCEPTS_AT_ONCE):
+                if descriptor not in self._handlers:  # ended meanwhile
+                    return
                 try:
                     connection, peername = sock.accept()
                 except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                     return
                 except OSError as error:
+                    self.change(descriptor, 0)  # the socket stays ready: without a pause we would spin
+                    self.loop.call_later(ACCEPT_AGAIN_S, again)
                     on_error(error)
                     return
-                self.open(connection, peername, make_protocol())
+                try:
+                    protocol = make_protocol()
+                except Exception:
+                    connection.close()
+                    raise
+                self.open(connection, peername, protocol)
 
         descriptor = sock.fileno()
         self.watch(descriptor, _IN, ready)
@@ -108,7 +131,7 @@ class Streams:
 class Stream(asyncio.Transport):
     """One connected socket.  Writes go out at once as far as the kernel takes them; `connection_lost` always comes in a later turn of the loop."""
 
-    __slots__ = ("_choked", "_closing", "_high", "_mask", "_pending", "_size", "_sock", "_streams", "fd", "peername", "protocol")
+    __slots__ = ("_choked", "_closing", "_high", "_mask", "_pending", "_said_all", "_size", "_sock", "_streams", "fd", "peername", "protocol")
 
     def __init__(self, streams: Streams, sock: socket.socket, peername: Any, protocol: asyncio.Protocol) -> None:
         self._streams = streams
@@ -121,6 +144,7 @@ class Stream(asyncio.Transport):
         self._high = HIGH_WATER_BYTES
         self._choked = False  # the protocol was told to pause
         self._closing = False
+        self._said_all = False  # write_eof was called
         self._mask = _IN
 
     # --- asyncio.Transport -----------------------------------------------------------------------------------------------------------
@@ -149,7 +173,7 @@ class Stream(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*, or keep what the kernel does not take."""
-        if self._closing:
+        if self._closing or self._said_all:
             return
         if self._pending:
             self._keep(memoryview(data))
@@ -166,7 +190,7 @@ class Stream(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send all of them in one system call, as far as the kernel takes them."""
-        if self._closing:
+        if self._closing or self._said_all:
             return
         parts = list(list_of_data)
         sent = 0
@@ -191,15 +215,23 @@ class Stream(asyncio.Transport):
 
     def resume_reading(self) -> None:
         """Read again."""
-        self._watch(self._mask | _IN)
+        if not self._closing:
+            self._watch(self._mask | _IN)
 
     def is_reading(self) -> bool:
         """Whether it reads."""
         return bool(self._mask & _IN)
 
     def can_write_eof(self) -> bool:
-        """No."""
-        return False
+        """Yes."""
+        return True
+
+    def write_eof(self) -> None:
+        """Tell the peer, behind what was written, that nothing more comes; what it still sends is read."""
+        if not self._closing and not self._said_all:
+            self._said_all = True
+            if not self._pending:
+                self._shut()
 
     def close(self) -> None:
         """Close once everything that was written is sent; nothing more is read."""
@@ -264,11 +296,17 @@ class Stream(asyncio.Transport):
         if pending:
             return
         self._watch(self._mask & ~_OUT)
+        if self._said_all and not self._closing:
+            self._shut()
         if self._closing:
             self._lost(None)
         elif self._choked:
             self._choked = False
             self.protocol.resume_writing()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):  # reset already: the next event says so
+            self._sock.shutdown(socket.SHUT_WR)
 
     def _watch(self, mask: int) -> None:
         if mask != self._mask and self.fd >= 0:

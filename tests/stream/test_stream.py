@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from types import ModuleType
@@ -288,5 +291,119 @@ def test_listen_accepts_a_burst_and_ends(twin: ModuleType) -> None:
                 for server in made_here:
                     await server.lost
         assert not errors
+
+    run(twin, scenario)
+
+
+def test_an_accept_that_fails_is_tried_again_after_a_pause(twin: ModuleType) -> None:
+    """No descriptor is left: the socket stays ready, and a loop that tried again at once would spin."""
+
+    async def scenario(made: Rig) -> None:
+        errors: list[OSError] = []
+        served: list[Recorder] = []
+
+        def make() -> Recorder:
+            served.append(Recorder())
+            return served[-1]
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+            end = made.streams.listen(listening.dup(), make, errors.append)
+            taken = os.dup(client.fileno())
+            os.close(taken)  # the lowest free one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (taken, hard))
+            try:
+                client.connect(listening.getsockname())
+                async with asyncio.timeout(10):
+                    while not errors:
+                        await asyncio.sleep(0)
+                first_s = made.protocol.loop.time()
+                for _ in range(200):
+                    await asyncio.sleep(0)
+                assert len(errors) <= 1 + (made.protocol.loop.time() - first_s) / twin.ACCEPT_AGAIN_S
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.send(b"hi")
+            async with asyncio.timeout(10):
+                while not served:
+                    await asyncio.sleep(0.001)
+            await served[0].received(2)
+            end()
+        assert {error.errno for error in errors} == {errno.EMFILE}
+        async with asyncio.timeout(10):
+            await served[0].lost
+
+    run(twin, scenario)
+
+
+def test_a_fault_while_a_connection_is_made_closes_it(twin: ModuleType) -> None:
+    async def scenario(made: Rig) -> None:
+        class Faulty(Recorder):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                raise RuntimeError("a bug")
+
+        served: list[Faulty] = []
+
+        def make() -> Faulty:
+            if served:
+                raise RuntimeError("another")
+            served.append(Faulty())
+            return served[-1]
+
+        contexts: list[dict[str, Any]] = []
+        made.protocol.loop.set_exception_handler(lambda _loop, context: contexts.append(context))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            end = made.streams.listen(listening.dup(), make, lambda error: None)
+            for _ in range(2):
+                with socket.socket() as client:
+                    client.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        client.connect(listening.getsockname())
+                    async with asyncio.timeout(10):
+                        assert await made.protocol.loop.sock_recv(client, 1) == b""
+            end()
+        await served[0].lost
+        assert [str(context["exception"]) for context in contexts] == ["a bug", "another"]
+
+    run(twin, scenario)
+
+
+@pytest.mark.parametrize("size", [0, 4 << 20])
+def test_end_of_file_goes_out_behind_what_was_written_and_reading_goes_on(twin: ModuleType, size: int) -> None:
+    async def scenario(made: Rig) -> None:
+        made.stream.write(bytes(size) + b"end")
+        made.stream.write_eof()
+        made.stream.write(b"too late")
+        assert (await made.read_all(size + 3)).endswith(b"end")
+        async with asyncio.timeout(10):
+            assert await made.protocol.loop.sock_recv(made.far, 1) == b""
+        made.far.send(b"more")
+        assert await made.protocol.received(4) == b"more"
+        made.far.close()
+        assert await made.lost() is None
+
+    run(twin, scenario)
+
+
+def test_nothing_is_read_after_close(twin: ModuleType) -> None:
+    async def scenario(made: Rig) -> None:
+        made.stream.write(bytes(4 << 20))
+        made.stream.close()
+        made.stream.resume_reading()
+        assert not made.stream.is_reading()
+        made.far.send(b"x")
+        await made.read_all(4 << 20)
+        assert await made.lost() is None
+        assert made.protocol.data == b""
+
+    run(twin, scenario)
+
+
+def test_a_stream_may_outlive_its_streams(twin: ModuleType) -> None:
+    async def scenario(made: Rig) -> None:
+        made.streams.close()
+        made.stream.abort()
+        assert await made.lost() is None
+        assert made.far.recv(1) == b""
 
     run(twin, scenario)

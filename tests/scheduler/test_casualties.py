@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 from typing import Any, cast
 
 import pytest
@@ -32,7 +32,7 @@ class Endless:
             self.scheduler.wake(self.scheduler.queues[number], now_ms)
         while (load := self.scheduler.next_load(now_ms)) is not None:
             queue, most = load
-            rows = [(due_key(1, DEFAULT_PRIORITY, 5, n.to_bytes(12, "big"), 0), Due("u@a.example", 5)) for n, _ in zip(self._numbers, range(most))]
+            rows = [(due_key(1, DEFAULT_PRIORITY, 5, n.to_bytes(12, "big"), 0), Due("u@a.example", 5)) for n in islice(self._numbers, most)]
             self.scheduler.loaded(queue, rows, None, complete=False)
             for ready in list(self.scheduler.ready.values()):
                 serve(ready)

@@ -42,8 +42,10 @@ class Backlog:
             numbers = list(self._scheduler.queues)
         for number in numbers:
             if not self._scheduler.announce(number, since_ms):
-                self._scheduler.add(number, self._reader.queue_name(number))
-                self._scheduler.announce(number, since_ms)
+                name = self._reader.queue_name(number)
+                if self._owns(name.rpartition("/")[2]):  # else its own slot is starting, and will find it
+                    self._scheduler.add(number, name)
+                    self._scheduler.announce(number, since_ms)
 
     def look_at_clock(self, now_ms: int) -> None:
         """Before anything is decided by the wall clock: has it jumped?"""

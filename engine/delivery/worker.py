@@ -17,6 +17,7 @@ from engine.config.model import Config
 from engine.delivery.backlog import Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
+from engine.delivery.ownership import Ownership
 from engine.delivery.report import Reporter
 from engine.delivery.settling import Settler
 from engine.delivery.slot import Slot
@@ -88,7 +89,7 @@ class _Worker:
             slot.settler,
             StepGuard(wall_ms(), monotonic_s()),
             self._log,
-            lambda vmta: vmta in ours or (fallback and vmta not in everybodys),
+            Ownership(ours, everybodys, fallback, self._log),
             link.stamp_ms,
         )
         self._slot = slot

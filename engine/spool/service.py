@@ -73,7 +73,6 @@ class SpoolService:
         self._committer = Committer(self.env, self.tables, self.ledger, self.files, self.space, log)
         self._compactor = Compactor(self.env, self.tables, self.ledger, self.files)
         self._closed_epochs: set[int] = set()
-        self._unowned: set[str] = set()
         self._sessions: dict[int, Session] = {}
         self._owners: dict[str, Session] = {}
         self._fallback: Session | None = None
@@ -378,15 +377,10 @@ class SpoolService:
             session.flush(self.ledger.stamp_ms)
 
     def _owner(self, queue: str) -> Session | None:
-        """Who sends *queue*'s mail: the owner of its virtual MTA; nobody that is connected will find it when it starts."""
-        virtual_mta = queue.rpartition("/")[2]
-        owner = self._owners.get(virtual_mta)
-        if owner is None and self._fallback is not None:
-            owner = self._fallback
-            if virtual_mta not in self._unowned and len(self._unowned) < 10_000:
-                self._unowned.add(virtual_mta)
-                self.log.event("spool", f"virtual MTA {virtual_mta!r} belongs to nobody that is connected: {owner.name} sends its mail")
-        return owner
+        """Whom to tell of *queue*'s mail: the owner of its virtual MTA.  While that one is not connected, the fallback, which knows by its
+        configuration whether the virtual MTA is gone for good; an owner that is only starting will find its mail.
+        """
+        return self._owners.get(queue.rpartition("/")[2], self._fallback)
 
     # --- housekeeping ------------------------------------------------------------------------------------------------------------------
 

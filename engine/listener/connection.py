@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         if out:
             transport.write(out)
         if core.phase is CLOSED:
-            self._end(transport)
+            self._leave_to(core, transport)
 
     def eof_received(self) -> bool:
         """A client that has said all still gets the answer that it waits for."""
@@ -109,15 +109,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever has not reached its final dot is forgotten; what has goes its way, without an answer."""
         core, session = self._core, self._session
-        if core is not None and session is not None:
-            waiting = core.phase is WAITING
-            core.lost()
-            if waiting:
-                session.give_up()
-            if session.client.log_connections:
-                self._listener.log.event("disconnected", f"client={self.ip}" + (f" reason={exc}" if exc else ""))
         self._transport = self._core = self._session = None
-        self._listener.leave(self)
+        try:
+            if core is not None and session is not None:
+                waiting = core.phase is WAITING
+                core.lost()
+                if waiting:
+                    session.give_up()
+                if session.client.log_connections:
+                    self._listener.log.event("disconnected", f"client={self.ip}" + (f" reason={exc}" if exc else ""))
+        finally:
+            self._listener.leave(self)
 
     # --- what reception and the listener call ---------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class Connection(asyncio.Protocol):
         transport.write(core.answered(answer))
         phase = core.phase
         if phase is CLOSED:
-            self._end(transport)
+            self._leave_to(core, transport)
         elif phase is not WAITING:
             if self._ended:
                 self._end(transport)
@@ -172,6 +174,18 @@ class Connection(asyncio.Protocol):
         """The address of ours that the client connected to."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return plain_ip(name[0]) if name else ""
+
+    def _leave_to(self, core: ServerConnection, transport: asyncio.Transport) -> None:
+        """The core has said its last words, perhaps while the client sends on: those who did not say QUIT close first, within CLOSING_S.
+
+        A socket that is closed with input unread is reset, and the reset may reach the client before those words do.  A drain does not wait for it.
+        """
+        if core.quit or self._ended or self._listener.draining:
+            self._end(transport)
+        else:
+            self._closed_s = self._listener.now_s
+            transport.write_eof()
+            transport.resume_reading()  # to throw it away
 
     def _end(self, transport: asyncio.Transport) -> None:
         """Close once everything that was written is sent."""

@@ -126,7 +126,11 @@ class Listener:
 
     def _sweep(self) -> None:
         for connection in tuple(self._connections):
-            connection.tick(self.now_s, self.draining)
+            try:
+                connection.tick(self.now_s, self.draining)
+            except Exception as error:  # noqa: BLE001 - a fault of one connection must not cost the others their deadlines
+                connection.abort()
+                self._loop.call_exception_handler({"message": "fault in a connection's tick", "exception": error})
 
     def _end_if_empty(self) -> None:
         if not self._connections and not self.ended.done():

@@ -132,13 +132,14 @@ class ServerConnection:
 
     __slots__ = (
         "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail",  "_overlong", "_recipients",
-        "_refusal", "_scan", "_size", "phase",
+        "_refusal", "_scan", "_size", "phase", "quit",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
         self._handler = handler
         self._limits = settings
         self.phase = _COMMANDS
+        self.quit = False  # the client said QUIT: it sends no more
         self._held = b""  # received, not consumed
         self._overlong = False  # throwing a line away up to its CRLF
         self._hello = False
@@ -412,6 +413,7 @@ class ServerConnection:
     def _quit(self, argument: bytes) -> bytes:
         if argument:
             return self._error(_NO_ARGUMENT)
+        self.quit = True
         return self._close(self._limits.goodbye)
 
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from engine.listener import connection
-from engine.listener.connection import plain_ip
+from engine.listener.connection import CLOSING_S, plain_ip
 from engine.listener.refusals import LINES_PER_TICK, RefusalLog
 from tests.listener.live import Live
 from tests.policy.test_access import TRICKS
@@ -377,3 +377,45 @@ def test_refusals_are_bounded() -> None:
     assert log.events[-1] == ("refused", "7 more, not logged one by one")
     refusals.tick()
     assert len(log.events) == LINES_PER_TICK + 1
+
+
+@pytest.mark.parametrize(("flood", "last"), [(b"FOO\r\n", "421 4.7.0 Too many errors"), (b"FOO\n", "521 5.5.2 Bare CR or LF")])
+def test_a_client_that_is_closed_on_while_it_sends_hears_why(flood: bytes, last: str) -> None:
+    """A socket closed with input unread is reset, and a reset may overtake the last reply: so we say that we are done, and wait for the client."""
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        peer.send(flood * 200_000)
+        answers = list(iter(peer.reply, ""))
+        assert answers[-1].startswith(last)
+        live.do(lambda: None)
+        assert len(live.listener._connections) == 1
+        peer.close()
+        live.until(lambda: not live.listener._connections)
+
+
+def test_a_client_that_never_stops_sending_is_cut_off() -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        peer.send(b"FOO\n")
+        assert peer.reply().startswith("521 ") and peer.reply() == ""
+        (connection,) = live.do(lambda: list(live.listener._connections))
+        live.do(lambda: connection.tick(live.listener.now_s + CLOSING_S + 1, False))
+        live.until(lambda: not live.listener._connections)
+
+
+def test_a_fault_in_one_connection_costs_the_others_nothing() -> None:
+    """Neither the sweep over all of them nor their count may stop at one that raises."""
+
+    with Live(total=10) as live, live.client() as bad, live.client() as good:
+        bad.reply()
+        bad.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA")
+        good.reply()
+        port = bad.socket.getsockname()[1]
+        (faulty,) = live.do(lambda: [each for each in live.listener._connections if each._transport.get_extra_info("peername")[1] == port])
+        live.do(lambda: setattr(faulty._session, "client", None))
+        live.do(live.listener.drain)
+        assert good.reply().startswith("421 ")
+        live.join()
+        assert live.count.mine() == 0
+        assert len(live.failures) == 2  # in its tick, and in its connection_lost
+        live.failures.clear()

@@ -174,7 +174,8 @@ class Connection(asyncio.Protocol):
         if stage is Stage.CLOSED:
             self.abort("closed")
             return
-        self._set_deadline()
+        if self.client.progressed:  # a peer that says one byte now and then gains nothing by it
+            self._set_deadline()
         if stage is Stage.IDLE and not self.is_idle and self.transaction is None:
             self.owner.idle(self)
 
@@ -234,7 +235,7 @@ class Connection(asyncio.Protocol):
         """Write while the transport takes it; when the chunks end, the final dot."""
         self._chunks = chunks
         try:
-            while self._may_write and self._transport is not None:
+            while self._may_write and self._transport is not None and not self._transport.is_closing():
                 chunk = next(chunks, None)
                 if chunk is None:
                     self._chunks = None
@@ -281,11 +282,12 @@ class Connection(asyncio.Protocol):
             if not self.opening.done():
                 self.opening.set_exception(OpenFailure(why, self.client.stage))
         elif state is _State.OPEN:
-            if self.transaction is not None:
-                self.owner.lost(self, self.client.lost(), why)
+            try:
+                if self.transaction is not None:
+                    self.owner.lost(self, self.client.lost(), why)
+            finally:
                 self.transaction = None
-            self.is_idle = False
-            self.owner.closed(self)
+                self.owner.closed(self)
 
 
 def _rcpt_parameters(transaction: Transaction) -> tuple[str, ...]:

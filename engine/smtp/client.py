@@ -112,7 +112,7 @@ class ClientConnection:
 
     __slots__ = (
         "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_pipelining", "_mail_stands", "_next",
-        "_out", "_outcomes", "_pipelining", "_transaction", "extensions", "stage",
+        "_out", "_outcomes", "_pipelining", "_transaction", "extensions", "progressed", "stage",
     )  # fmt: skip
 
     def __init__(self, ehlo_name: str, *, ignore_pipelining: bool = False, ignore_8bitmime: bool = False) -> None:
@@ -123,6 +123,7 @@ class ClientConnection:
         self.stage = _GREETING
         self.extensions: Mapping[str, str] = {}
         self._held = b""  # the start of a reply
+        self.progressed = False  # the last `receive` was given the end of a reply, not only a part of one
         self._out: list[bytes] = []
         self._events: list[Event] = []
         self._fault: RemoteProtocolError | None = None
@@ -161,6 +162,7 @@ class ClientConnection:
             if breach:
                 return self._breach(breach, data[at:end])
             at = end
+        self.progressed = at > 0
         return events
 
     def to_send(self) -> bytes:

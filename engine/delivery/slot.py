@@ -225,6 +225,8 @@ class Slot:
                 connection.send(transaction, message)
                 return
         self._pool.put(connection)
+        if queue.window:  # the settler is full: when it has room, the queue is served again
+            self.scheduler.ready[queue.number] = queue
 
     def body_of(self, connection: Connection) -> tuple[bytes, ...] | Iterator[bytes]:
         """See `connection.Owner`."""
@@ -274,13 +276,14 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, self._now_ms()
-        others_accepted = len(outcomes) > 1 and any(outcome.stage is Stage.DATA or outcome.stage is Stage.FINAL_DOT for outcome in outcomes)
+        others_accepted = len(outcomes) > 1 and any(_was_accepted(outcome) for outcome in outcomes)
+        reused = connection.transactions > 1
         results: list[Result] = []
         at_once: list[Row] = []
         closes = False
         for row, outcome in zip(transaction.rows, outcomes, strict=True):
             reply = outcome.reply
-            verdict = judge(outcome.stage.name, reply, others_accepted)
+            verdict = judge(outcome.stage.name, reply, others_accepted, reused)
             closes |= verdict.closes
             if verdict.fate is Fate.DELIVERED:
                 results.append(Result(row, "d", reply.status, f"smtp;{reply.text}"))
@@ -303,15 +306,18 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, self._now_ms()
-        stale = bool(connection.transactions) and lost.stage is Stage.MAIL and not any(lost.replies)  # it died while it was idle
+        stale = bool(connection.transactions) and lost.stage in (Stage.MAIL, Stage.RSET) and not any(lost.replies)  # it died while it was idle
         if stale or (self._stopping and lost.stage is not Stage.FINAL_DOT):
             self.scheduler.give_back(queue, transaction.rows)  # nothing was tried
             return
         results = []
-        for row, outcome in zip(transaction.rows, lost.replies, strict=True):
+        replies = lost.replies or (None,) * len(transaction.rows)  # (): after a fault of ours in the middle of `finished`
+        for row, outcome in zip(transaction.rows, replies, strict=True):
+            if row.key not in queue.in_flight:
+                continue  # settled before that fault
             if outcome is None:
                 results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms, self.scheduler.may_expire))
-            elif judge(outcome.stage.name, outcome.reply, False).fate is Fate.BOUNCE:
+            elif judge(outcome.stage.name, outcome.reply, None in replies).fate is Fate.BOUNCE:
                 results.append(Result(row, "b", outcome.reply.status, f"smtp;{outcome.reply.text}"))
             else:
                 results.append(deferral(queue, row, outcome.reply.status, f"smtp;{outcome.reply.text}", now_ms, self.scheduler.may_expire))
@@ -335,6 +341,11 @@ def _under_way(connection: Connection) -> tuple[Transaction, Message]:
     if transaction is None or message is None:
         raise LocalProtocolError("a connection spoke of a transaction that it does not have")
     return transaction, message
+
+
+def _was_accepted(outcome: RecipientOutcome) -> bool:
+    """Whether its RCPT was, or may have been: 421 ends the transaction for the accepted too, at whatever stage."""
+    return (outcome.stage is not Stage.RCPT and outcome.stage is not Stage.MAIL) or outcome.reply.code == 421
 
 
 def _size_bytes(message: Message) -> int:

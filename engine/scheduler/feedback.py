@@ -32,18 +32,20 @@ BOUNCE = Verdict(Fate.BOUNCE)
 DEFER = Verdict(Fate.DEFER)
 DEFER_CLOSE = Verdict(Fate.DEFER, closes=True)
 AT_ONCE = Verdict(Fate.AT_ONCE)
+AT_ONCE_CLOSE = Verdict(Fate.AT_ONCE, closes=True)
 
 TOO_MANY_RECIPIENTS = frozenset((452, 552))  # RFC 5321 §4.5.3.1.10
 
 
-def judge(stage: str, reply: Reply, others_accepted: bool) -> Verdict:
-    """What *reply* to *stage* ("MAIL", "RCPT", "DATA", "FINAL_DOT") means for one recipient.
+def judge(stage: str, reply: Reply, others_accepted: bool, reused: bool = False) -> Verdict:
+    """What *reply* to *stage* ("RSET", "MAIL", "RCPT", "DATA", "BODY", "FINAL_DOT") means for one recipient.
 
     *others_accepted*: the transaction has accepted recipients, so that 452/552 at RCPT says "no more in this one", not "mailbox full".
+    *reused*: the connection has carried a transaction before, so that 421 at MAIL says "no more on this one", not "not this message".
     """
     code = reply.code
     if code == 421:
-        return DEFER_CLOSE
+        return AT_ONCE_CLOSE if reused and stage in ("MAIL", "RSET") else DEFER_CLOSE
     if stage == "RCPT" and others_accepted and code in TOO_MANY_RECIPIENTS and not _mailbox_full(reply):
         return AT_ONCE
     if 200 <= code < 300:

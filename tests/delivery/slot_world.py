@@ -18,7 +18,7 @@ from engine.delivery.slot import Slot
 from engine.delivery.sources import Source
 from engine.dns import NoTargets
 from engine.mail.envelope import Body, Due, Message, due_key
-from engine.mail.message_id import text
+from engine.mail.record import RecipientRecord, decode
 from engine.process import SharedCount
 from engine.scheduler.queue import Queue
 from engine.scheduler.scheduler import Scheduler
@@ -43,7 +43,7 @@ def turned(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
 
 class FakeTransport:
-    """Keeps what is written; takes *room* bytes at once."""
+    """Keeps what is written."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -92,7 +92,7 @@ class SlotWorld:
         self.auto = True  # the spool process answers at once
         self.transports: list[FakeTransport] = []
         self.connections: list[Connection] = []
-        self.body: Callable[[], Any] = lambda: b"body\r\n"
+        self.chunks: Callable[[], Any] = lambda: iter(())  # of a body over 256 KB
         self.size_bytes = 6
         self.address = "192.0.2.1"
         self.now_ms = NOW_MS
@@ -138,8 +138,11 @@ class SlotWorld:
         body = Body(1, 1, 20, self.size_bytes, 0)
         return {each: Message(body, "a@b.example", b"", 1, False, True, "", "", "smtp", "h (127.0.0.1)", "") for each in ids}
 
+    def body(self, body: Body, message_id: bytes) -> bytes:
+        return b"body\r\n"
+
     def body_chunks(self, body: Body, message_id: bytes) -> Any:
-        return self.body()
+        return self.chunks()
 
     def submit(self, operation: Settle, done: Callable[[str | None], None]) -> None:
         self.unanswered.append((operation, done))
@@ -195,21 +198,7 @@ class SlotWorld:
         await self.rest()
         return connection, transport
 
-    def fates(self) -> dict[str, str]:
-        """What has been stored of each recipient: type and status as in its last record, 'put aside' without one."""
-        import msgspec
-
-        found: dict[str, str] = {}
-        for operation in self.records:
-            for row in operation.rows:
-                fields = msgspec.msgpack.decode(row.record) if row.record else None
-                found[text(row.key[13:25]) if fields is None else str(_address(fields))] = "put aside" if fields is None else _fate(fields)
-        return found
-
-
-def _address(fields: list[Any]) -> str:
-    return next(str(field) for field in fields if isinstance(field, str) and field.startswith("m") and "@d" in field)
-
-
-def _fate(fields: list[Any]) -> str:
-    return next(str(field) for field in fields if field in ("d", "b", "t"))
+    def fates(self) -> list[str]:
+        """The records of recipients, as "m1r0 d 2.0.0", in order."""
+        found = [decode(row.record) for operation in self.records for row in operation.rows if row.record]
+        return [f"{record.rcpt.partition('@')[0]} {record.type} {record.dsn_status}" for record in found if isinstance(record, RecipientRecord)]

@@ -1,0 +1,222 @@
+"""A slot and its connections, reply by reply: what each outcome leaves of recipients, queues and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from engine.config.settings import DomainSettings
+from engine.delivery import settling
+from engine.errors import SpoolError
+from tests.delivery.slot_world import SlotWorld, turned
+
+ACCEPTED = b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go ahead\r\n"
+
+
+@turned
+async def test_delivered() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    connection, transport = await world.open()
+    assert transport.said().startswith(b"MAIL FROM:<a@b.example>")
+    connection.data_received(ACCEPTED)
+    assert transport.said() == b"body\r\n.\r\n"
+    connection.data_received(b"250 2.0.0 taken\r\n")
+    await world.rest()
+    assert world.fates() == ["m1r0 d 2.0.0"]
+    assert world.total.mine() == 1 and connection.is_idle
+
+
+# --- deadlines ----------------------------------------------------------------------------------------------------------------------------
+
+
+@turned
+async def test_bytes_that_make_no_reply_do_not_move_its_deadline() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    await world.rest()
+    connection = world.connections[0]
+    deadline_s = connection.deadline_s
+    for byte in b"220-wait for it":
+        connection.check(connection.now_s + 1)
+        connection.data_received(bytes([byte]))
+    assert connection.deadline_s == deadline_s
+    connection.data_received(b"\r\n220 now\r\n")
+    assert connection.deadline_s > deadline_s
+
+
+# --- what was not tried costs no attempt ----------------------------------------------------------------------------------------------------
+
+
+@turned
+async def test_an_idle_connection_that_dies_at_rset_costs_no_attempt() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    connection, transport = await world.open()
+    connection.data_received(b"250 2.1.0 ok\r\n550 5.1.1 no\r\n554 5.5.1 no recipients\r\n")
+    await world.rest()
+    transport.said()
+    world.add(1)
+    await world.rest()
+    assert transport.said().startswith(b"RSET\r\n")
+    connection.connection_lost(None)
+    await world.rest()
+    assert world.fates() == ["m1r0 b 5.1.1"]
+    await world.open()
+    assert world.transports[-1].said().startswith(b"MAIL")
+
+
+@turned
+async def test_421_to_the_next_mail_costs_no_attempt() -> None:
+    """So peers say that a connection has carried messages enough, or that it was idle too long."""
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    connection, _ = await world.open()
+    connection.data_received(ACCEPTED)
+    connection.data_received(b"250 2.0.0 taken\r\n")
+    world.add(1)
+    await world.rest()
+    connection.data_received(b"421 4.7.0 too many messages in this connection\r\n")
+    await world.rest()
+    assert world.fates() == ["m1r0 d 2.0.0"]
+    second, transport = await world.open()
+    assert second is not connection and transport.said().startswith(b"MAIL")
+    second.data_received(b"421 4.7.0 not now\r\n")  # to the first MAIL: that was an attempt
+    await world.rest()
+    assert world.fates() == ["m1r0 d 2.0.0", "m2r0 t 4.7.0"]
+    assert world.total.mine() == 0
+
+
+# --- 452 and 552 behind accepted recipients say "no more in this transaction" ---------------------------------------------------------------
+
+
+@turned
+async def test_552_bounces_nobody_when_the_connection_is_lost_then() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1, recipients=2)
+    connection, _ = await world.open()
+    connection.data_received(b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n552 5.5.3 too many recipients\r\n354 go ahead\r\n")
+    connection.connection_lost(None)
+    await world.rest()
+    assert sorted(fate[:6] for fate in world.fates()) == ["m1r0 t", "m1r1 t"]
+
+
+@turned
+async def test_552_bounces_nobody_when_421_comes_then() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1, recipients=3)
+    connection, _ = await world.open()
+    connection.data_received(b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n552 5.5.3 too many recipients\r\n421 4.3.2 bye\r\n")
+    await world.rest()
+    assert [fate[:6] for fate in world.fates()] == ["m1r0 t", "m1r2 t"]
+    _, transport = await world.open(0)
+    assert b"m1r1@" in transport.said()
+
+
+@turned
+async def test_552_bounces_nobody_when_the_body_is_refused_then() -> None:
+    world = SlotWorld(DomainSettings())
+    world.size_bytes = 900_000
+    world.chunks = lambda: iter([b"x\r\n"] * 3)
+    world.add(1, recipients=2)
+    connection, _ = await world.open()
+    connection.pause_writing()
+    connection.data_received(b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n552 5.5.3 too many recipients\r\n354 go ahead\r\n")
+    connection.data_received(b"451 4.3.0 disk full\r\n")
+    await world.rest()
+    assert [fate[:6] for fate in world.fates()] == ["m1r0 t"]
+
+
+# --- bodies -------------------------------------------------------------------------------------------------------------------------------
+
+
+@turned
+async def test_no_final_dot_behind_a_body_that_cannot_be_read_to_its_end() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"first\r\n"
+        raise SpoolError("checksum")
+
+    world = SlotWorld(DomainSettings())
+    world.size_bytes = 900_000
+    world.chunks = chunks
+    world.add(1)
+    connection, transport = await world.open()
+    transport.said()
+    connection.data_received(ACCEPTED)
+    assert transport.said() == b"first\r\n" and transport.closing
+    connection.connection_lost(None)
+    await world.rest()
+    assert world.fates() == [] and world.total.mine() == 0
+    assert world.scheduler.queues == {} or not world.scheduler.queues[1].open
+    assert [kind for kind, _ in world.log].count("quarantine") == 1
+
+
+@turned
+async def test_nothing_more_is_read_of_a_body_once_the_connection_is_closing() -> None:
+    read = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal read
+        while read < 1_000:
+            read += 1
+            if read == 3:
+                world.transports[-1].closing = True  # as a transport is whose write failed
+            yield b"x\r\n"
+
+    world = SlotWorld(DomainSettings())
+    world.size_bytes = 900_000
+    world.chunks = chunks
+    world.add(1)
+    connection, _ = await world.open()
+    connection.data_received(ACCEPTED)
+    assert read < 10
+    connection.connection_lost(None)
+    await world.rest()
+    assert world.fates() == ["m1r0 t 4.4.2"]
+
+
+# --- nobody is forgotten ------------------------------------------------------------------------------------------------------------------
+
+
+@turned
+async def test_a_connection_that_goes_idle_because_the_settler_is_full_is_used_when_there_is_room() -> None:
+    world = SlotWorld(DomainSettings(max_smtp_out=1))
+    world.add(1)
+    world.add(1)
+    connection, transport = await world.open()
+    transport.said()
+    world.auto = False
+    most, settling.UNSETTLED_MOST = settling.UNSETTLED_MOST, 1
+    try:
+        connection.data_received(ACCEPTED)
+        connection.data_received(b"250 2.0.0 taken\r\n")
+        await world.rest()
+        transport.said()
+        assert connection.is_idle and len(world.unanswered) == 1
+        world.auto = True
+        world.answer()
+        await world.rest()
+    finally:
+        settling.UNSETTLED_MOST = most
+    assert transport.said().startswith(b"MAIL")
+
+
+@turned
+async def test_a_fault_of_ours_leaks_no_count_and_forgets_no_recipient() -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError
+
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    connection, _ = await world.open()
+    connection.data_received(ACCEPTED)
+    settle, world.slot.settler.settle = world.slot.settler.settle, fault  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        connection.data_received(b"250 2.0.0 taken\r\n")
+    world.slot.settler.settle = settle  # type: ignore[method-assign]
+    connection.abort("an internal fault, see the log")  # as the loop's exception handler does
+    await world.rest()
+    assert world.total.mine() == 0
+    assert all(queue.open == 0 and not queue.in_flight for queue in world.scheduler.queues.values())
+    assert world.fates() == ["m1r0 t 4.4.2"]

@@ -9,7 +9,7 @@ from engine.log import escape
 from engine.mail.received import from_clause
 from engine.mail.reply import Reply, reply
 from engine.policy.access import DENIED
-from engine.reception import Envelope, Intake, Origin
+from engine.reception import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
 from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK
 
@@ -85,6 +85,9 @@ class Session:
             if verdict is DENIED or self.client.log_commands:
                 self._say_refused(f"to=<{escape(address)}> ", verdict)
             return verdict
+        if reception.memory_full:
+            return MEMORY_LOW
+        reception.hold(envelope, RECIPIENT_BYTES + 2 * len(address) + len(parameters.orcpt))
         envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
         return RECIPIENT_OK
 
@@ -143,6 +146,8 @@ class Session:
             self._answer(answer)
 
     def _forget(self) -> None:
+        if self._envelope is not None:
+            self._listener.reception.release(self._envelope)
         self._intake = None
         self._envelope = None
 

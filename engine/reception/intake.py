@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
 
+SPILL_BYTES: Final = 16 * 1024  # the same, while memory is short
+RECIPIENT_BYTES: Final = 500  # what one of a transaction costs, beside its address
+
 LOOP = reply(554, "5.4.6 too many hops, this message is looping")
 LONG_HEADER = reply(552, "5.3.4 header section is too long")
 NOT_STORED = reply(451, "4.3.0 message could not be stored, try again later")
+MEMORY_LOW = reply(452, "4.3.1 insufficient memory, try again later")
 DISK_LOW = reply(452, "4.3.1 insufficient system storage, try again later")
 
 _FIELDS = (b"received", b"x-virtual-mta")
@@ -69,6 +73,7 @@ class Envelope:
     given: set[str] = field(default_factory=set)  # recipients as the client gave them
     recipients: dict[str, Recipient] = field(default_factory=dict)  # by address: each is delivered to once
     notify_sender: bool = True
+    held_bytes: int = 0  # of memory, as Reception counts them
 
     def add(self, given: str, admitted: Admitted, notify: int, orcpt: str, dsn_for_relayed: bool) -> None:
         """One admitted recipient.  Mail that only a relay rule admitted sends no DSNs: its sender may be forged (backscatter)."""
@@ -101,6 +106,7 @@ class Intake:
         """Take the next bytes; a Reply refuses the message (call `abort`, and give it as the answer to the final dot)."""
         if self._large is not None:
             return self._stream((chunk,))
+        self._reception.hold(self._envelope, len(chunk))
         content = self._content
         if not content:
             self._content = chunk
@@ -109,7 +115,9 @@ class Intake:
         else:
             self._content = bytearray(content)
             self._content += chunk
-        return self._begin_large() if len(self._content) > LARGE_BYTES else None
+        if len(self._content) > LARGE_BYTES:
+            return self._begin_large()
+        return self._spare() if self._reception.memory_short else None
 
     def end(self, answered: Callable[[Reply], None]) -> None:
         """The final dot came: *answered* is called once, at once with a refusal or as soon as the message is durable."""
@@ -184,9 +192,18 @@ class Intake:
 
     # --- bodies that stream ---------------------------------------------------------------------------------------------------------
 
+    def _spare(self) -> Reply | None:
+        """Memory is short: what can go to disk goes there early, and when none is left what comes is refused."""
+        content = self._content
+        if self._reception.memory_full:
+            return MEMORY_LOW
+        whole_header = b"\r\n\r\n" in content or not _FIELD_START.match(content) or content.startswith(b"\r\n")
+        return self._begin_large() if whole_header and len(content) > SPILL_BYTES else None
+
     def _begin_large(self) -> Reply | None:
         content = bytes(self._content)
         self._content = b""
+        self._reception.hold(self._envelope, -len(content))
         pieces = self._examine(content)
         if isinstance(pieces, Reply):
             return pieces

@@ -10,13 +10,15 @@ from engine.mail.envelope import Body
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Access
 from engine.policy.routing import Router
-from engine.reception.intake import DISK_LOW, Envelope, Intake, Origin
+from engine.reception.intake import DISK_LOW, MEMORY_LOW, Envelope, Intake, Origin
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
     from engine.config import Config
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
+MEMORY_SHORT_BYTES = 64 * 1024 * 1024  # held of messages that are still coming: from here on bodies go to disk early
+MEMORY_FULL_BYTES = 128 * 1024 * 1024  # no message begins, and nothing more is held
 
 SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
 DELIVER_ONLY = reply(450, "4.3.2 this host only delivers what it has, try again later")
@@ -63,6 +65,7 @@ class Reception:
         self.access = Access(config)
         self.router = Router(config)
         self.software = f"engine v{__version__}"
+        self.held_bytes = 0  # contents and recipients of messages that are still coming
         self.disk_low = False  # a message was refused for that since the last tick
         self._deliver_only = bool(config.spools) and all(spool.deliver_only for spool in config.spools)
         self.dsn_for_relayed = config.server.dsn_for_relayed_domain
@@ -73,11 +76,33 @@ class Reception:
             return DELIVER_ONLY
         if self.disk_low:
             return DISK_LOW
+        if self.memory_full:
+            return MEMORY_LOW
         return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
 
     def tick(self) -> None:
         """Once a second: the next message may try whether the disk has room again."""
         self.disk_low = False
+
+    @property
+    def memory_short(self) -> bool:
+        """Whether what is held should go to disk early."""
+        return self.held_bytes > MEMORY_SHORT_BYTES
+
+    @property
+    def memory_full(self) -> bool:
+        """Whether nothing more may be held."""
+        return self.held_bytes > MEMORY_FULL_BYTES
+
+    def hold(self, envelope: Envelope, size_bytes: int) -> None:
+        """Count *size_bytes* more that the message of *envelope* keeps in memory."""
+        envelope.held_bytes += size_bytes
+        self.held_bytes += size_bytes
+
+    def release(self, envelope: Envelope) -> None:
+        """Its message is complete, refused or forgotten."""
+        self.held_bytes -= envelope.held_bytes
+        envelope.held_bytes = 0
 
     def begin(self, origin: Origin, envelope: Envelope) -> Intake:
         """A message that may come, for the recipients in *envelope* (at least one)."""

@@ -9,6 +9,7 @@ import pytest
 from engine.listener import connection
 from engine.listener.connection import CLOSING_S, plain_ip
 from engine.listener.refusals import LINES_PER_TICK, RefusalLog
+from engine.reception.reception import MEMORY_FULL_BYTES
 from tests.listener.live import Live
 from tests.policy.test_access import TRICKS
 from tests.reception.fakes import FakeLog, client, config
@@ -419,3 +420,38 @@ def test_a_fault_in_one_connection_costs_the_others_nothing() -> None:
         assert live.count.mine() == 0
         assert len(live.failures) == 2  # in its tick, and in its connection_lost
         live.failures.clear()
+
+
+BODY = b"Subject: x\r\n\r\n" + b"x" * 30_000 + b"\r\n"
+
+
+@pytest.mark.parametrize("end", ["stored", "refused", "bare", "too big", "closed", "reset", "hello", "large"])
+def test_whatever_ends_a_message_gives_its_memory_back(end: str) -> None:
+    with Live(config({"127.0.0.1": client(max_message_size_bytes=1 << 20)})) as live, live.client() as peer:
+        reception = live.listener.reception
+        live.link.reply = "disk" if end == "refused" else None
+        peer.reply()
+        peer.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>", "RCPT TO:<s@one.example>")
+        assert live.do(lambda: reception.held_bytes) > 1000
+        if end in ("reset", "hello"):
+            peer.say("RSET" if end == "reset" else "EHLO y")
+        else:
+            peer.say("DATA")
+            peer.send(BODY)
+            live.until(lambda: reception.held_bytes > 30_000)
+            if end == "closed":
+                peer.close()
+                live.until(lambda: not live.listener._connections)
+            else:
+                peer.send({"bare": b"\n", "too big": BODY * 40, "large": BODY * 10}.get(end, b"") + b"\r\n.\r\n")
+                assert peer.reply()[:3] == {"bare": "550", "refused": "452", "too big": "552"}.get(end, "250")
+        assert live.do(lambda: reception.held_bytes) == 0
+
+
+def test_recipients_are_held_only_while_there_is_memory() -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        assert peer.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>").startswith("250 ")
+        live.do(lambda: setattr(live.listener.reception, "held_bytes", MEMORY_FULL_BYTES + 1))
+        assert peer.say("RCPT TO:<s@one.example>").startswith("452 4.3.1")
+        assert peer.say("RSET", "MAIL FROM:<>").startswith("452 4.3.1")

@@ -15,8 +15,8 @@ from engine.mail.received import from_clause
 from engine.mail.reply import Reply
 from engine.policy.access import Admitted
 from engine.reception import Envelope, Intake, Origin, Reception
-from engine.reception.intake import LARGE_BYTES
-from engine.reception.reception import MAX_PENDING_BYTES
+from engine.reception.intake import LARGE_BYTES, SPILL_BYTES
+from engine.reception.reception import MAX_PENDING_BYTES, MEMORY_FULL_BYTES, MEMORY_SHORT_BYTES
 from tests.reception.fakes import FakeLink, FakeLog, FakeSegments, client, config
 
 SMALL = b"From: a@b.example\r\nSubject: x\r\n\r\n..dot\r\nbody\r\n"
@@ -393,3 +393,34 @@ def test_what_the_client_wants_to_hear_travels_along() -> None:
     (message,) = gate.link.messages()
     assert (message.ret, message.env_id) == ("HDRS", "env-1")
     assert [(due.notify, due.orcpt) for _, due in gate.link.recipients()] == [(6, "rfc822;x@y.example")] * 2
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_while_memory_is_short_bodies_go_to_disk_early() -> None:
+    gate = Gate()
+    intake = gate.begin()
+    gate.reception.held_bytes += MEMORY_SHORT_BYTES + 1
+    held = gate.reception.held_bytes
+    assert gate.reception.refusal() is None
+    assert intake.write(SMALL) is None and not gate.segments.large
+    assert gate.reception.held_bytes == held + len(SMALL)
+    more = b"x" * 98 + b"\r\n"
+    for _ in range(SPILL_BYTES // 100 + 1):
+        assert intake.write(more) is None
+    assert gate.segments.large and gate.reception.held_bytes == held
+    intake.end(gate.answers.append)
+    assert gate.answers.pop().code == 250
+    assert gate.body == SMALL + more * (SPILL_BYTES // 100 + 1)
+
+
+def test_a_header_section_that_does_not_end_is_held_until_memory_is_full() -> None:
+    gate = Gate()
+    intake = gate.begin()
+    gate.reception.held_bytes += MEMORY_FULL_BYTES - SPILL_BYTES
+    assert intake.write(b"X: " + b"x" * (SPILL_BYTES - 3)) is None
+    assert not gate.segments.large
+    refusal = intake.write(b"y")
+    assert refusal is not None and refusal.text.startswith("452 4.3.1")
+    intake.abort()

@@ -8,8 +8,8 @@ from engine.clock import monotonic_s
 from engine.delivery.settling import Settler
 from engine.log import EventLog
 from engine.scheduler.clockstep import StepGuard
-from engine.scheduler.queue import Queue
-from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.queue import Queue, same_message
+from engine.scheduler.scheduler import WINDOW_ROWS, Scheduler
 from engine.spool import SpoolReader
 
 TURN_S = 0.005  # nothing here holds the loop longer
@@ -87,6 +87,10 @@ class Backlog:
         while (load := self._scheduler.next_load(now_ms)) is not None:
             queue, most = load
             rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
+            together = min(queue.settings.max_rcpt_per_message, WINDOW_ROWS)
+            if len(rows) == most < together and same_message(rows[0][0]) == same_message(rows[-1][0]):  # a message larger than one read
+                most = together
+                rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
             self._scheduler.loaded(queue, rows, next_due_ms, complete=len(rows) < most)
             if monotonic_s() > end_s:
                 return True

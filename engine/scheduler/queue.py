@@ -109,6 +109,11 @@ class Queue:
         return self.idle and not (self.more or self.failures)
 
 
+def same_message(key: bytes) -> bytes:
+    """What the `due` keys of one message's recipients have in common, while they are due together."""
+    return key[:25]
+
+
 def due_ms(key: bytes) -> int:
     """The due time in a `due` key."""
     when: int = DUE_KEY.unpack(key)[2]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
-from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms
+from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, same_message
 from engine.scheduler.retry import delay_ms, expiry_ms
 from engine.scheduler.timers import Timers
 
@@ -116,6 +116,8 @@ class Scheduler:
     def loaded(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], next_due_ms: int | None, complete: bool) -> None:
         """*rows* were read behind the frontier; *complete*: no more were due; then the first row that is not is due at *next_due_ms*."""
         if rows:
+            if not complete:
+                rows = _whole_messages(rows, queue.settings.max_rcpt_per_message)
             queue.frontier = rows[-1][0]
             skip_in_flight, skip_settling = queue.in_flight, self.settling
             fresh = [Row(key, due) for key, due in rows if key not in skip_in_flight and key not in skip_settling]
@@ -438,6 +440,16 @@ class Scheduler:
         queue.window = kept
         if not kept:
             self.ready.pop(queue.number, None)
+
+
+def _whole_messages(rows: Sequence[tuple[bytes, Due]], together: int) -> Sequence[tuple[bytes, Due]]:
+    """*rows* without those at the end that may belong in one transaction (of *together* at the most) with what was not read; never none."""
+    last = same_message(rows[-1][0])
+    tail = 1
+    while tail < len(rows) and same_message(rows[-1 - tail][0]) == last:
+        tail += 1
+    parted = tail % together
+    return rows if parted == len(rows) else rows[: len(rows) - parted]
 
 
 def _scan_pause_ms(queue: Queue) -> int:

@@ -24,7 +24,6 @@ from engine.scheduler.queue import Queue
 from engine.scheduler.scheduler import Scheduler
 from engine.spool.ops import Settle
 
-NOW_MS = 1_800_000_000_000
 EHLO = b"250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n"
 
 
@@ -95,7 +94,7 @@ class SlotWorld:
         self.chunks: Callable[[], Any] = lambda: iter(())  # of a body over 256 KB
         self.size_bytes = 6
         self.address = "192.0.2.1"
-        self.now_ms = NOW_MS
+        self.now_ms = slot_module.wall_ms()
         self.log = Log()
         self.scheduler = Scheduler(lambda domain, vmta: self.settings, lambda vmta: virtual_mta_limit)
         self.total = SharedCount(memoryview(bytearray(4)), 0, total)

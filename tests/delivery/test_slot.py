@@ -220,3 +220,39 @@ async def test_a_fault_of_ours_leaks_no_count_and_forgets_no_recipient() -> None
     assert world.total.mine() == 0
     assert all(queue.open == 0 and not queue.in_flight for queue in world.scheduler.queues.values())
     assert world.fates() == ["m1r0 t 4.4.2"]
+
+
+# --- recipients of one message travel together ------------------------------------------------------------------------------------------
+
+
+@turned
+async def test_the_end_of_a_read_parts_no_message() -> None:
+    world = SlotWorld(DomainSettings())
+    for _ in range(400):
+        world.add(1, recipients=3)
+    world.add(1, recipients=700)
+    sizes = []
+    queue = world.scheduler.queues[1]
+    while True:
+        world.slot.backlog.load(world.now_ms)
+        transaction = world.scheduler.take(queue, world.now_ms)
+        if transaction is None:
+            break
+        sizes.append(len(transaction.rows))
+    assert sizes == [3] * 400 + [700]
+
+
+@turned
+async def test_a_message_for_more_than_one_transaction_fills_each() -> None:
+    world = SlotWorld(DomainSettings(max_rcpt_per_message=200))
+    world.add(1)
+    world.add(1, recipients=1_100)
+    sizes = []
+    queue = world.scheduler.queues[1]
+    while True:
+        world.slot.backlog.load(world.now_ms)
+        transaction = world.scheduler.take(queue, world.now_ms)
+        if transaction is None:
+            break
+        sizes.append(len(transaction.rows))
+    assert sizes == [1, 200, 200, 200, 200, 200, 100]

@@ -24,7 +24,7 @@ from engine.process import SharedCount
 from engine.scheduler.feedback import Fate, judge
 from engine.scheduler.queue import Doom, Queue, Row, Transaction
 from engine.scheduler.reachability import Reachability
-from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.scheduler import TOTAL_OUT, Scheduler
 from engine.smtp.client import Lost, RecipientOutcome, Stage
 from engine.spool import SpoolReader
 from engine.stream import Streams
@@ -32,6 +32,8 @@ from engine.stream import Streams
 LARGE_BODY_BYTES = 256 * 1024
 SERVED_AT_ONCE = 500  # queues in one pump
 CLOCK_LOOK_MS = 500
+TURN_TRANSACTIONS = 100  # on one connection, while others wait in line for a limit that it counts under
+ROOMS_AT_ONCE = 10  # idle connections that end in one tick for those in line
 DOOM_S = 60.0  # a permanent verdict of DNS stands at least so long
 
 
@@ -72,10 +74,18 @@ class Slot:
         now_s = monotonic_s()
         for connection in list(self._connections):
             connection.check(now_s)
+        self._make_room()
         self.scheduler.relieve()
         self.backlog.restore()
         self.backlog.wake_due(self._now_ms())
         self.plan()
+
+    def _make_room(self) -> None:
+        """Idle connections end where queues wait for the limit that they count under."""
+        idle = (connection for connection in self._connections if connection.is_idle and self.scheduler.has_rivals(connection.queue))
+        for connection in list(islice(idle, ROOMS_AT_ONCE)):
+            self.idle_too_long(connection)
+            connection.quit()
 
     def drain(self) -> None:
         """Begin nothing new; connections end when their transaction has."""
@@ -148,7 +158,7 @@ class Slot:
             self.plan()
             return False
         if not self._total_out.take():
-            self.scheduler.park(queue, "total-max-smtp-out")
+            self.scheduler.park(queue, TOTAL_OUT)
             return False
         self.scheduler.connecting_to(queue)
         task = asyncio.get_running_loop().create_task(self._open(queue, source))
@@ -217,6 +227,9 @@ class Slot:
         limit = queue.settings.max_msg_per_connection
         errors = queue.settings.max_errors_per_connection
         if self._draining or (limit and connection.transactions >= limit) or (errors and connection.refusals >= errors):
+            connection.quit()
+            return
+        if connection.transactions and connection.transactions % TURN_TRANSACTIONS == 0 and self.scheduler.has_rivals(queue):
             connection.quit()
             return
         while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:

@@ -21,6 +21,7 @@ CONNECTING_MOST = 500  # connections of a slot that are still connecting: dead h
 CASUALTIES_MOST = 2_000  # recipients to bounce that are in memory: the others wait on disk
 CASUALTIES_WAIT_MS = 250
 SCANS_AT_ONCE = 100
+TOTAL_OUT = "total-max-smtp-out"
 SCAN_EVERY_MS = 20_000  # passes over one queue are at least this far apart while its bounce-after allows it
 SCAN_SPARED_PER_MS = 20  # and so far that reading rows in vain (5 us each) takes a tenth of the time
 EXPIRED = "5.4.7"  # RFC 3463: delivery time expired
@@ -282,7 +283,7 @@ class Scheduler:
             return Wait(0, "connecting")
         limit = self._virtual_mta_limit(queue.vmta)
         if limit and self._open_by_virtual_mta.get(queue.vmta, 0) >= limit:
-            return self.park(queue, f"virtual-mta {queue.vmta} max-smtp-out")
+            return self.park(queue, _virtual_mta_line(queue))
         if self.connecting >= CONNECTING_MOST:
             return self.park(queue, "connections still connecting")
         return None
@@ -308,6 +309,13 @@ class Scheduler:
         """Several times a second: room that those who were offered it did not take goes to others in line."""
         for limit in list(self._parked):
             self.unpark(limit, most)
+
+    def has_rivals(self, queue: Queue) -> bool:
+        """Other queues wait in line for a limit that connections of *queue* count under."""
+        if not self._parked:
+            return False
+        lines = (self._parked.get(TOTAL_OUT), self._parked.get(_virtual_mta_line(queue)))
+        return any(line and (len(line) > 1 or queue.number not in line) for line in lines)
 
     def connecting_to(self, queue: Queue) -> None:
         """A connection is being opened for *queue*, and counts from now on."""
@@ -343,8 +351,8 @@ class Scheduler:
         """A connection that had greeted us is gone."""
         queue.open -= 1
         self._open_by_virtual_mta[queue.vmta] -= 1
-        self.unpark(f"virtual-mta {queue.vmta} max-smtp-out")
-        self.unpark("total-max-smtp-out")
+        self.unpark(_virtual_mta_line(queue))
+        self.unpark(TOTAL_OUT)
         if queue.window:
             self.ready[queue.number] = queue
         self.retire(queue)
@@ -440,6 +448,10 @@ class Scheduler:
         queue.window = kept
         if not kept:
             self.ready.pop(queue.number, None)
+
+
+def _virtual_mta_line(queue: Queue) -> str:
+    return f"virtual-mta {queue.vmta} max-smtp-out"
 
 
 def _whole_messages(rows: Sequence[tuple[bytes, Due]], together: int) -> Sequence[tuple[bytes, Due]]:

@@ -256,3 +256,61 @@ async def test_a_message_for_more_than_one_transaction_fills_each() -> None:
             break
         sizes.append(len(transaction.rows))
     assert sizes == [1, 200, 200, 200, 200, 200, 100]
+
+
+# --- limits that queues share -------------------------------------------------------------------------------------------------------------
+
+
+async def one_message(world: SlotWorld, index: int) -> None:
+    """The connection's transaction ends well, whatever comes next."""
+    world.connections[index].data_received(ACCEPTED)
+    world.connections[index].data_received(b"250 2.0.0 taken\r\n")
+    await world.rest()
+
+
+@pytest.mark.parametrize("limits", [{"virtual_mta_limit": 1}, {"total": 1}])
+def test_an_idle_connection_makes_room_for_a_queue_that_waits(limits: dict[str, int]) -> None:
+    @turned
+    async def test() -> None:
+        world = SlotWorld(DomainSettings(connection_idle_timeout_s=300.0), **limits)
+        world.add(1)
+        await world.open()
+        await one_message(world, 0)
+        world.address = "192.0.2.2"
+        world.add(2)
+        await world.rest()
+        assert len(world.connections) == 1
+        world.slot.tick()
+        assert world.transports[0].said().endswith(b"QUIT\r\n")
+        world.connections[0].data_received(b"221 bye\r\n")
+        await world.rest()
+        assert len(world.connections) == 2 and world.total.mine() == 1
+
+    test()
+
+
+@pytest.mark.parametrize("limits", [{"virtual_mta_limit": 1}, {"total": 1}])
+def test_a_long_queue_does_not_keep_a_shared_limit_to_itself(limits: dict[str, int]) -> None:
+    @turned
+    async def test() -> None:
+        world = SlotWorld(DomainSettings(), **limits)
+        for _ in range(300):
+            world.add(1)
+        await world.open()
+        world.address = "192.0.2.2"
+        world.add(2)
+        for _ in range(250):  # more than two turns
+            await one_message(world, -1)
+            world.slot.tick()
+            await world.rest()
+            if world.transports[-1].said().endswith(b"QUIT\r\n"):
+                world.connections[-1].data_received(b"221 bye\r\n")
+                await world.rest()
+                assert world.total.mine() == 1
+                if world.connections[-1].queue.number == 2:
+                    break
+                await world.open()
+        await world.open()
+        assert b"@d2.example" in world.transports[-1].said()
+
+    test()

@@ -18,7 +18,7 @@ MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily i
 SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may take MESSAGE_TIME_S more
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
-WAITING, BODY, CLOSED = Phase.WAITING, Phase.BODY, Phase.CLOSED
+COMMANDS, WAITING, BODY, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CLOSED
 
 NO_SERVICE = reply(521, "5.3.2 this host accepts no mail from you")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
@@ -81,11 +81,14 @@ class Connection(asyncio.Protocol):
         if core.phase is WAITING:
             self._ahead = True  # pipelined behind a message that waits for the disk: the core holds this much, the rest stays in the kernel
             transport.pause_reading()
-        else:
-            self._active_s = self._listener.now_s
+            core.receive(data)
+            return
         out = core.receive(data)
         if out:
+            self._active_s = self._listener.now_s
             transport.write(out)
+        elif core.phase is not COMMANDS:  # a piece of a command is no activity
+            self._active_s = self._listener.now_s
         if core.phase is CLOSED:
             self._leave_to(core, transport)
 

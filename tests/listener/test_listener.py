@@ -246,6 +246,26 @@ def test_a_drip_of_data_ends() -> None:
         assert peer.reply().startswith("421 4.4.2")
 
 
+@pytest.mark.parametrize("line", [b"NOOP", b"NOOP" + b"x" * 4000])
+def test_a_drip_of_a_command_ends(line: bytes) -> None:
+    """The time to say a command runs to its end: a byte of it now and then wins nothing."""
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        (core,) = live.do(lambda: [each._core for each in live.listener._connections])
+        peer.send(line)
+        live.until(lambda: core._overlong if len(line) > 100 else core._held)
+
+        def later(seconds: float) -> None:
+            live.listener.now_s += seconds
+            live.listener._sweep()
+
+        live.do(lambda: later(200.0))
+        peer.send(b"\r")
+        live.until(lambda: core._held.endswith(b"\r"))
+        live.do(lambda: later(101.0))
+        assert peer.reply().startswith("421 4.4.2")
+
+
 def test_the_spool_takes_too_long() -> None:
     with Live() as live, live.client() as peer:
         live.link.holding = True

@@ -31,9 +31,9 @@ def address_literal(ip: str) -> str:
 
 
 def from_clause(helo: str, ip: str) -> str:
-    """`from helo ([ip])` and the fold after it, constant for a session; a HELO name that is no domain is left out, for it could forge the rest."""
+    """`from helo ([ip])` and the fold after it, constant for a session; the address stands for a HELO name that is no domain and could forge the rest."""
     literal = address_literal(ip)
-    return f"from {helo} ({literal})\r\n\t" if _HELO.fullmatch(helo) else f"from {literal}\r\n\t"
+    return f"from {helo if _HELO.fullmatch(helo) else literal} ({literal})\r\n\t"
 
 
 def received_field(clause: str, by: str, software: str, protocol: str, message_id: str, recipient: str, now_s: int) -> bytes:

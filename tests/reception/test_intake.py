@@ -110,7 +110,7 @@ def test_headers_of_ours(changes: dict[str, Any], present: bytes, absent: bytes)
 
 @pytest.mark.parametrize("helo", ["x); by evil (y", "a b", "[1.2.3.4] x", "", "é.example", "a\\b"])
 def test_a_helo_that_is_no_name_stays_out_of_received(helo: str) -> None:
-    assert from_clause(helo, "192.0.2.9") == "from [192.0.2.9]\r\n\t"
+    assert from_clause(helo, "192.0.2.9") == "from [192.0.2.9] ([192.0.2.9])\r\n\t"  # RFC 5321 §4.4: Extended-Domain
 
 
 def test_address_literals_in_received() -> None:

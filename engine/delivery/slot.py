@@ -347,6 +347,7 @@ class Slot:
         if queue.window and self.scheduler.ready.pop(queue.number, None) is not None:
             self.scheduler.ready[queue.number] = queue  # to the end of the line: others are served between two turns of a long one
             self.plan()
+        self.scheduler.retire(queue)
 
 
 def _under_way(connection: Connection) -> tuple[Transaction, Message]:

@@ -11,7 +11,8 @@ from engine.config.settings import DomainSettings
 from engine.delivery import slot as slot_module
 from engine.delivery.attempt import Failed, Spare
 from engine.delivery.backlog import Backlog
-from engine.delivery.connection import Connection
+from engine.delivery.connection import Connection, OpenFailure
+from engine.delivery.outcome import NOWHERE
 from engine.delivery.pool import Route
 from engine.delivery.settling import Settler
 from engine.delivery.slot import Slot
@@ -179,7 +180,10 @@ class SlotWorld:
         self.transports.append(transport)
         self.connections.append(connection)
         connection.connection_made(cast(asyncio.BaseTransport, transport))
-        await connection.opening
+        try:
+            await connection.opening
+        except OpenFailure as failure:
+            return Failed("4.4.2", failure.why, NOWHERE, failure.reply, permanent=False)
         return connection
 
     async def rest(self) -> None:

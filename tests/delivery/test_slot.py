@@ -258,6 +258,33 @@ async def test_a_message_for_more_than_one_transaction_fills_each() -> None:
     assert sizes == [1, 200, 200, 200, 200, 200, 100]
 
 
+@turned
+async def test_nothing_is_kept_of_queues_whose_work_is_done() -> None:
+    world = SlotWorld(DomainSettings(type="discard"))
+    for number in range(1, 50):
+        world.add(number)
+    await world.rest()
+    assert len(world.records) == 49
+    assert not world.scheduler.queues and not world.scheduler.rows
+
+
+@turned
+async def test_connections_that_break_while_they_open_leak_no_count() -> None:
+    world = SlotWorld(DomainSettings(), total=20)
+    for number in range(1, 50):
+        world.add(number)
+    for _ in range(5):
+        await world.rest()
+        assert world.total.mine() <= 20
+        for connection in world.connections[:]:
+            connection.connection_lost(None)
+        await world.rest()
+        world.slot.tick()
+    await world.rest()
+    assert world.total.mine() == 0 and world.scheduler.connecting == 0
+    assert not world.scheduler.queues and len(world.scheduler.held) == 49
+
+
 # --- limits that queues share -------------------------------------------------------------------------------------------------------------
 
 

@@ -87,7 +87,8 @@ class Session:
             return verdict
         if reception.memory_full:
             return MEMORY_LOW
-        reception.hold(envelope, RECIPIENT_BYTES + 2 * len(address) + len(parameters.orcpt))
+        if address not in envelope.given:
+            reception.hold(envelope, RECIPIENT_BYTES + 2 * len(address) + len(parameters.orcpt))
         envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
         return RECIPIENT_OK
 

@@ -31,7 +31,10 @@ def address_literal(ip: str) -> str:
 
 
 def from_clause(helo: str, ip: str) -> str:
-    """`from helo ([ip])` and the fold after it, constant for a session; the address stands for a HELO name that is no domain and could forge the rest."""
+    """`from helo ([ip])` and the fold after it, constant for a session.
+
+    The address stands for a HELO name that is no domain, and that could forge the rest.
+    """
     literal = address_literal(ip)
     return f"from {helo if _HELO.fullmatch(helo) else literal} ({literal})\r\n\t"
 

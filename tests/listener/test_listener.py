@@ -468,6 +468,15 @@ def test_whatever_ends_a_message_gives_its_memory_back(end: str) -> None:
         assert live.do(lambda: reception.held_bytes) == 0
 
 
+def test_a_recipient_given_again_holds_nothing_more() -> None:
+    with Live() as live, live.client() as peer:
+        peer.reply()
+        peer.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<r@one.example>")
+        held = live.do(lambda: live.listener.reception.held_bytes)
+        assert peer.say("RCPT TO:<r@one.example>").startswith("250 ")
+        assert live.do(lambda: live.listener.reception.held_bytes) == held
+
+
 def test_recipients_are_held_only_while_there_is_memory() -> None:
     with Live() as live, live.client() as peer:
         peer.reply()

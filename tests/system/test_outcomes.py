@@ -171,3 +171,13 @@ def test_a_stale_idle_connection_costs_no_attempt(make_engine: MakeEngine) -> No
         eventually(lambda: len(engine.records("d")) == 2, "two d records")
         assert not engine.records("t")
         assert len(sink.connections) == 2
+
+
+def test_two_steps_of_retry_after(make_engine: MakeEngine) -> None:
+    with Sink("greeting-421") as sink:
+        engine = make_engine(CONF.format(port=sink.port).replace("retry-after 1h", "retry-after 1s,1h"))
+        send(engine, ["u@dest.example"])
+        eventually(lambda: len(engine.records("tq")) == 2, "two failures of the queue")
+        eventually(lambda: engine.log().count("again_in=3600s") == 1, "the second waits an hour")
+        assert engine.log().count("again_in=1s") == 1
+        assert len(sink.connections) == 2

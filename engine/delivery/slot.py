@@ -235,7 +235,12 @@ class Slot:
         while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:
             message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
             if message is not None:
-                connection.send(transaction, message)
+                try:
+                    connection.send(transaction, message)
+                except LocalProtocolError as error:  # an address that no command can hold: it must not cost the process
+                    connection.transaction = None
+                    self.settler.put_aside(queue, transaction.message, transaction.rows, f"it cannot be sent ({escape(str(error))})", now_ms)
+                    continue
                 return
         self._pool.put(connection)
         if queue.window:  # the settler is full: when it has room, the queue is served again

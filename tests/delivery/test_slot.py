@@ -9,6 +9,7 @@ import pytest
 from engine.config.settings import DomainSettings
 from engine.delivery import settling
 from engine.errors import SpoolError
+from engine.mail.envelope import Due
 from tests.delivery.slot_world import SlotWorld, turned
 
 ACCEPTED = b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go ahead\r\n"
@@ -256,6 +257,18 @@ async def test_a_message_for_more_than_one_transaction_fills_each() -> None:
             break
         sizes.append(len(transaction.rows))
     assert sizes == [1, 200, 200, 200, 200, 200, 100]
+
+
+@turned
+async def test_an_address_that_cannot_stand_in_a_command_waits_and_hurts_nobody() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    key = next(iter(world.disk))
+    world.disk[key] = Due("gr\u00fcn@d1.example", world.disk[key].queued_ms)
+    world.add(1)
+    _, transport = await world.open()
+    assert b"<m2r0@d1.example>" in transport.said()
+    assert [kind for kind, _ in world.log] == ["quarantine"]
 
 
 @turned

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
 
+MEMORY_SHORT_BYTES: Final = 64 * 1024 * 1024  # held of messages that are still coming: from here on bodies go to disk early
 SPILL_BYTES: Final = 16 * 1024  # the same, while memory is short
 RECIPIENT_BYTES: Final = 500  # what one of a transaction costs, beside its address
 
@@ -106,7 +107,8 @@ class Intake:
         """Take the next bytes; a Reply refuses the message (call `abort`, and give it as the answer to the final dot)."""
         if self._large is not None:
             return self._stream((chunk,))
-        self._reception.hold(self._envelope, len(chunk))
+        self._envelope.held_bytes += len(chunk)  # `Reception.hold`, on the path of every message
+        self._reception.held_bytes = held_bytes = self._reception.held_bytes + len(chunk)
         content = self._content
         if not content:
             self._content = chunk
@@ -117,7 +119,7 @@ class Intake:
             self._content += chunk
         if len(self._content) > LARGE_BYTES:
             return self._begin_large()
-        return self._spare() if self._reception.memory_short else None
+        return self._spare() if held_bytes > MEMORY_SHORT_BYTES else None
 
     def end(self, answered: Callable[[Reply], None]) -> None:
         """The final dot came: *answered* is called once, at once with a refusal or as soon as the message is durable."""

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from engine.config import Config
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
-MEMORY_SHORT_BYTES = 64 * 1024 * 1024  # held of messages that are still coming: from here on bodies go to disk early
-MEMORY_FULL_BYTES = 128 * 1024 * 1024  # no message begins, and nothing more is held
+MEMORY_FULL_BYTES = 128 * 1024 * 1024  # held of messages that are still coming: no message begins, and nothing more is held
 
 SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
 DELIVER_ONLY = reply(450, "4.3.2 this host only delivers what it has, try again later")
@@ -83,11 +82,6 @@ class Reception:
     def tick(self) -> None:
         """Once a second: the next message may try whether the disk has room again."""
         self.disk_low = False
-
-    @property
-    def memory_short(self) -> bool:
-        """Whether what is held should go to disk early."""
-        return self.held_bytes > MEMORY_SHORT_BYTES
 
     @property
     def memory_full(self) -> bool:

@@ -15,8 +15,8 @@ from engine.mail.received import from_clause
 from engine.mail.reply import Reply
 from engine.policy.access import Admitted
 from engine.reception import Envelope, Intake, Origin, Reception
-from engine.reception.intake import LARGE_BYTES, SPILL_BYTES
-from engine.reception.reception import MAX_PENDING_BYTES, MEMORY_FULL_BYTES, MEMORY_SHORT_BYTES
+from engine.reception.intake import LARGE_BYTES, MEMORY_SHORT_BYTES, SPILL_BYTES
+from engine.reception.reception import MAX_PENDING_BYTES, MEMORY_FULL_BYTES
 from tests.reception.fakes import FakeLink, FakeLog, FakeSegments, client, config
 
 SMALL = b"From: a@b.example\r\nSubject: x\r\n\r\n..dot\r\nbody\r\n"

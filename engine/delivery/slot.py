@@ -153,9 +153,7 @@ class Slot:
     def _connect(self, queue: Queue, now_ms: int) -> bool:
         source = self._sources.next(queue.vmta)
         if source is None:
-            why = f"x-engine;no such virtual MTA {queue.vmta}, or it has no address on this host"
-            self.scheduler.doomed(queue, Doom(now_ms + int(DOOM_S * 1000), "5.3.5", why))
-            self.plan()
+            self._without_source(queue, now_ms)
             return False
         if not self._total_out.take():
             self.scheduler.park(queue, TOTAL_OUT)
@@ -165,6 +163,17 @@ class Slot:
         self._openings.add(task)
         task.add_done_callback(self._opening_done)
         return True
+
+    def _without_source(self, queue: Queue, now_ms: int) -> None:
+        """Its virtual MTA is gone (as PowerMTA: bounce), or none of its addresses is on this host now (an interface that is down: wait)."""
+        if not self._sources.known(queue.vmta):
+            self.scheduler.doomed(queue, Doom(now_ms + int(DOOM_S * 1000), "5.3.5", f"x-engine;no such virtual MTA {queue.vmta}"))
+        else:
+            why = f"no smtp-source-host of virtual MTA {queue.vmta} is an address of this host"
+            self.scheduler.connecting_to(queue)
+            if self.scheduler.connect_failed(queue, now_ms, why):
+                self.settler.queue_failed(queue, "4.3.5", why, NOWHERE, now_ms)
+        self.plan()
 
     def _opening_done(self, task: asyncio.Task[None]) -> None:
         self._openings.discard(task)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,25 +30,28 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """The sources of every virtual MTA of a slot, taken round robin."""
+    """The sources of every virtual MTA of a slot, each virtual MTA's taken round robin."""
 
-    def __init__(self, config: Config, local: Sequence[IPv4Address | IPv6Address]) -> None:
+    def __init__(self, config: Config, local: Callable[[], Sequence[IPv4Address | IPv6Address]]) -> None:
+        """*local* tells the addresses of this host, now."""
         self._config = config
         self._local = local
-        self._of: dict[str, tuple[Source, ...]] = {}
-        self._turn = count()
-
-    def of(self, vmta: str) -> tuple[Source, ...]:
-        """All sources of *vmta*; empty if none of its networks holds an address of this host, or there is no such virtual MTA."""
-        known = self._of.get(vmta)
-        if known is None:
-            known = self._of[vmta] = self._expand(vmta)
-        return known
+        self._of: dict[str, deque[Source]] = {}
 
     def next(self, vmta: str) -> Source | None:
-        """The next source of *vmta* in its turn, or None if it has none."""
-        sources = self.of(vmta)
-        return sources[next(self._turn) % len(sources)] if sources else None
+        """The next source of *vmta* in its turn; None while none of its networks holds an address of this host."""
+        line = self._of.get(vmta)
+        if line is None:
+            line = deque(self._expand(vmta))
+            if not line:
+                return None  # not remembered: an interface may come up
+            self._of[vmta] = line
+        line.rotate(-1)
+        return line[-1]
+
+    def known(self, vmta: str) -> bool:
+        """Whether there is such a virtual MTA."""
+        return vmta in self._config.virtual_mtas
 
     def _expand(self, vmta: str) -> tuple[Source, ...]:
         settings = self._config.virtual_mtas.get(vmta)
@@ -58,7 +61,7 @@ class Sources:
         hosts = settings.source_hosts or self._config.server.smtp_source_host
         if not hosts:
             return (Source("", own_name),)
-        return tuple(Source(str(ip), host.host_name or own_name) for host in hosts for ip in addresses_in(host, self._local))
+        return tuple(Source(str(ip), host.host_name or own_name) for host in hosts for ip in addresses_in(host, self._local()))
 
 
 def addresses_in(host: SourceHost, local: Iterable[IPv4Address | IPv6Address]) -> list[IPv4Address | IPv6Address]:

@@ -76,7 +76,7 @@ class _Worker:
             scheduler,
             reader,
             Destinations(resolver, frozenset(birth.listening)),
-            Sources(config, local_addresses()),
+            Sources(config, local_addresses),
             process.outgoing(birth, config.server.total_max_smtp_out),
             self._log,
         )

@@ -181,6 +181,10 @@ class ServerConnection:
                 raise LocalProtocolError("fed past the bound while the reply to a final dot is owed")
             self._held = data
             return b""
+        if self.phase is _COMMANDS:  # nearly always one whole command and no more
+            end, verb, argument = read_command(data, 0)
+            if end == len(data):
+                return self._command(verb, argument, end)
         return self._advance(data, [])
 
     def answered(self, reply: Reply) -> bytes:

@@ -29,8 +29,8 @@ from engine.spool.space import Space
 GROUP_OPERATIONS = 1024  # with the gathering's bytes and time, the bounds of one group
 GROUP_BYTES = 16 << 20
 GATHER_S = 0.005
-BUSY_OPERATIONS = 32  # after a group of so many the next one waits LINGER_S for more: fewer than some ten clients never make one
-LINGER_S = 0.004
+BUSY_OPERATIONS = 24  # after a group of so many the next one waits LINGER_S for more: fewer than some ten clients never make one
+LINGER_S = 0.005
 WAITING_OPERATIONS = 16_384  # kept in memory while the disk is full; past that workers keep their own
 RESUME_WITHIN_S = 30.0  # epochs of the life before wait this long for their workers
 OUTBOX_BOUND = 2_000_000  # records that no sink has: past this mail is refused, past twice this sending stops

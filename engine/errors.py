@@ -21,7 +21,3 @@ class RemoteProtocolError(EngineError):
 
 class SpoolError(EngineError):
     """The spool cannot do what was asked; the text says what an operator must look at."""
-
-
-class SpoolRefused(SpoolError):
-    """The spool process refused an operation (disk low, failed sync): nothing of it is stored."""

@@ -85,11 +85,6 @@ class EventLog:
         else:
             self.lost_lines += data.count(b"\n", written)
 
-    def reopen(self) -> None:
-        """Write to the path anew from here on, after somebody moved the file away."""
-        self.flush()
-        self.close()
-
     def close(self) -> None:
         """Flush and give the descriptor back."""
         self.flush()

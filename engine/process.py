@@ -17,8 +17,7 @@ import setproctitle
 from engine.errors import EngineError, StartError
 from engine.fastpath import shared_add
 
-HEARTBEAT_ROW_BYTES = 16  # int64 progress, int64 flags
-WAITING_FOR_SPOOL = 1  # flag: no progress because the spool process has not answered; the watchdog spares us
+HEARTBEAT_ROW_BYTES = 8  # int64 progress
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -105,23 +104,22 @@ def _prctl(option: int, argument: int) -> None:
 
 
 class Heartbeat:
-    """This child's proof of progress, read by the supervisor's watchdog: call `beat` from the loop at least every few seconds."""
+    """This child's proof of progress, read by the supervisor's watchdog: call `beat` from the loop at least every few seconds.
+
+    Nobody waits for another process within its loop, so that a loop which does not come round is the one that holds.
+    """
 
     def __init__(self, birth: Birth) -> None:
         self._cells = heartbeat_cells(birth.heartbeat_fd, birth.rows)
-        self._at = birth.row * 2
+        self._at = birth.row
 
     def beat(self) -> None:
         """The loop has come round once more.  The first beat tells the supervisor that this child is at work."""
         self._cells[self._at] += 1
 
-    def wait_for_spool(self, waiting: bool) -> None:
-        """While *waiting* no progress is expected of us, since the spool process holds us up."""
-        self._cells[self._at + 1] = WAITING_FOR_SPOOL if waiting else 0
-
 
 def heartbeat_cells(fd: int, rows: int) -> memoryview:
-    """The shared heartbeats as int64 cells, two per row: progress and flags."""
+    """The shared heartbeats as int64 cells, one per row."""
     return memoryview(mmap.mmap(fd, rows * HEARTBEAT_ROW_BYTES)).cast("q")
 
 

@@ -63,7 +63,4 @@ def test_heartbeats_are_seen_by_row(memory: int) -> None:
     beating = Heartbeat(birth(2, heartbeat_fd=memory))
     beating.beat()
     beating.beat()
-    beating.wait_for_spool(True)
-    assert list(heartbeat_cells(memory, 3)) == [1, 0, 0, 0, 2, 1]
-    beating.wait_for_spool(False)
-    assert list(heartbeat_cells(memory, 3))[5] == 0
+    assert list(heartbeat_cells(memory, 3)) == [1, 0, 2]

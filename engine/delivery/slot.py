@@ -192,9 +192,8 @@ class Slot:
             self._nowhere(queue, result, now_ms)
         elif result.permanent and queue.settings.bounce_upon_5xx_greeting and result.reply is not None:
             self._greeting_refused(queue, result, result.reply, now_ms)
-        else:
-            if self.scheduler.connect_failed(queue, now_ms, result.why):
-                self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
+        elif self.scheduler.connect_failed(queue, now_ms, result.why):
+            self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
         self.plan()
 
     def _adopt(self, connection: Connection, queue: Queue, now_ms: int) -> None:

@@ -20,11 +20,6 @@ class Reply(NamedTuple):
         return 200 <= self.code < 400
 
     @property
-    def transient(self) -> bool:
-        """4xx."""
-        return 400 <= self.code < 500
-
-    @property
     def permanent(self) -> bool:
         """5xx."""
         return 500 <= self.code < 600

@@ -103,11 +103,6 @@ class Queue:
         """Nothing under way, and nothing in memory that is not on disk."""
         return not (self.window or self.in_flight or self.open or self.load_wanted or self.doom or self.scan)
 
-    @property
-    def resting(self) -> bool:
-        """Idle, and nothing to remember."""
-        return self.idle and not (self.more or self.failures)
-
 
 def same_message(key: bytes) -> bytes:
     """What the `due` keys of one message's recipients have in common, while they are due together."""

@@ -43,7 +43,6 @@ class Compactor:
     """Call `step` now and then: it does one slice, or looks for work every LOOK_EVERY_S."""
 
     def __init__(self, env: lmdb.Environment, tables: Tables, ledger: Ledger, files: SegmentFiles) -> None:
-        self.moved_bytes = 0
         self._env = env
         self._tables = tables
         self._ledger = ledger
@@ -200,7 +199,6 @@ class Compactor:
                 emptied.append(segment)
             if self._add(txn, target, count, size, sealed=full):
                 emptied.append(target)
-        self.moved_bytes += size
         if full:
             self._leave_target()
         for gone in emptied:

@@ -16,7 +16,7 @@ class Timing:
     healthy_s: float = 10.0  # a child that lived this long has not crashed at its start
     first_backoff_s: float = 0.1
     longest_backoff_s: float = 30.0
-    hung_s: float = 60.0  # without progress, not waiting for the spool process: killed
+    hung_s: float = 60.0  # without progress: killed
     boot_s: float = 300.0  # without a first heartbeat: killed (the spool process may have much to recover)
     least_drain_s: float = 5.0  # what a stage of the shutdown gets however little of the time is left
     hurry_s: float = 2.0  # from the second SIGTERM to SIGKILL
@@ -89,10 +89,10 @@ class Slot:
         self.ready = self.worked = True
         return first
 
-    def hung(self, waiting: bool, now_s: float, timing: Timing) -> bool:
-        """Whether the process holds its loop: it makes no progress and does not wait for the spool process."""
+    def hung(self, now_s: float, timing: Timing) -> bool:
+        """Whether the process holds its loop: it makes no progress."""
         patience_s = timing.hung_s if self.ready else timing.boot_s
-        return bool(self.pid) and not waiting and not self.told and now_s - self.progress_s > patience_s
+        return bool(self.pid) and not self.told and now_s - self.progress_s > patience_s
 
     def unattended_at(self, born_s: float, timing: Timing) -> float | None:
         """When its listening sockets must be taken over; None while a worker serves them.  *born_s*: when the supervisor began."""

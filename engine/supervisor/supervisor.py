@@ -15,7 +15,7 @@ from engine import __version__
 from engine.clock import monotonic_s
 from engine.control import Child, Status, Stopping
 from engine.log import EventLog
-from engine.process import WAITING_FOR_SPOOL, Birth, ListenSocket, counter_rows, heartbeat_cells
+from engine.process import Birth, ListenSocket, counter_rows, heartbeat_cells
 from engine.supervisor import spooldir
 from engine.supervisor.desk import Desk
 from engine.supervisor.slots import Slot, Timing
@@ -128,9 +128,9 @@ class Supervisor:
         for slot in self._slots:
             if not slot.pid:
                 continue
-            if slot.observe(self._beats[slot.row * 2], now_s):
+            if slot.observe(self._beats[slot.row], now_s):
                 self.log.event("works", f"{slot.name} pid={slot.pid} after {slot.age_s(now_s):.1f} s")
-            if slot.hung(bool(self._beats[slot.row * 2 + 1] & WAITING_FOR_SPOOL), now_s, self.plan.timing):
+            if slot.hung(now_s, self.plan.timing):
                 self.log.event("hung", f"{slot.name} pid={slot.pid} made no progress for {now_s - slot.progress_s:.0f} s: killed")
                 slot.progress_s = now_s
                 _signal(slot.pid, signal.SIGKILL)
@@ -149,7 +149,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.pid or slot.not_before_s > now_s or not (spool_works or slot.role == "spool"):
                 continue
-            self._beats[slot.row * 2] = self._beats[slot.row * 2 + 1] = 0
+            self._beats[slot.row] = 0
             try:
                 slot.started(spawn(self._birth(slot)), now_s)
             except OSError as error:

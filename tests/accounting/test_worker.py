@@ -83,11 +83,11 @@ class Engine:
             heartbeat_fd=self.heartbeat, spool_path=str(self.root / "spool"), spool_socket=self.socket, log_path=str(self.log),
         )  # fmt: skip
         code = CHILD.format(role=role, path=str(self.root / "spool"), acct=str(self.acct), birth=birth.encode().hex())
-        before = self.beats[row * 2]
+        before = self.beats[row]
         child = subprocess.Popen([sys.executable, "-c", code], pass_fds=(self.lifeline, self.heartbeat))
         self.children.append(child)
         deadline_s = time.monotonic() + 20
-        while self.beats[row * 2] == before:
+        while self.beats[row] == before:
             assert child.poll() is None, self.log.read_text() if self.log.exists() else "no log"
             assert time.monotonic() < deadline_s
             time.sleep(0.01)

@@ -1,8 +1,7 @@
 """A role that does next to nothing, and tells the test about it: each event is a datagram to the socket `events` beside the configuration.
 
-What a child does is read from the file `ROLE-INDEX` there when it starts: "crash" (before its first heartbeat), "refuse", "hang" (after it), "wait"
-(like hang, but for the spool process), "stubborn" (does not drain), "deaf" (ignores every
-SIGTERM), else it works.
+What a child does is read from the file `ROLE-INDEX` there when it starts: "crash" (before its first heartbeat), "refuse", "hang" (after it),
+"stubborn" (does not drain), "deaf" (ignores every SIGTERM), else it works.
 """
 
 from __future__ import annotations
@@ -46,10 +45,8 @@ def run(birth: Birth, config: Config) -> int:
         return 3
     if behaviour == "refuse":
         raise StartError("this spool has another format")
-    if behaviour in ("hang", "wait"):
-        heartbeat = Heartbeat(birth)
-        heartbeat.beat()
-        heartbeat.wait_for_spool(behaviour == "wait")
+    if behaviour == "hang":
+        Heartbeat(birth).beat()
         os.read(birth.lifeline_fd, 1)  # holds for ever
         return 0
     return asyncio.run(work(birth, reporter, behaviour))

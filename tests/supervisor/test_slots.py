@@ -37,9 +37,8 @@ def test_waiting_for_the_spool_process_is_not_hanging() -> None:
     one = slot()
     one.started(42, 0.0)
     one.observe(1, 1.0)
-    assert not one.hung(False, 1.0 + TIMING.hung_s, TIMING)
-    assert one.hung(False, 1.1 + TIMING.hung_s, TIMING)
-    assert not one.hung(True, 1.1 + TIMING.hung_s, TIMING)
+    assert not one.hung(1.0 + TIMING.hung_s, TIMING)
+    assert one.hung(1.1 + TIMING.hung_s, TIMING)
 
 
 def test_sockets_are_taken_over_a_second_after_the_worker_died() -> None:

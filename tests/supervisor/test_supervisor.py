@@ -103,9 +103,8 @@ def test_crash_loop_is_throttled_and_its_clients_hear_421(fleet: Fleet) -> None:
     assert fleet.status().turned_away >= 1
 
 
-def test_who_holds_its_loop_is_killed_who_waits_for_the_spool_is_spared(fleet: Fleet) -> None:
+def test_who_holds_its_loop_is_killed_and_nobody_else(fleet: Fleet) -> None:
     fleet.behave("delivery/0", "hang")
-    fleet.behave("accounting/0", "wait")
     fleet.start(hung_s=0.5, first_backoff_s=0.05)
     held = fleet.wait_for("delivery/0", "started")
     fleet.behave("delivery/0", "")

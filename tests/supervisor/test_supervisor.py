@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from engine.drain import HEARTBEAT_S
 from tests.supervisor.conftest import Fleet, wait_until_gone
 
 
@@ -105,7 +106,7 @@ def test_crash_loop_is_throttled_and_its_clients_hear_421(fleet: Fleet) -> None:
 
 def test_who_holds_its_loop_is_killed_and_nobody_else(fleet: Fleet) -> None:
     fleet.behave("delivery/0", "hang")
-    fleet.start(hung_s=0.5, first_backoff_s=0.05)
+    fleet.start(hung_s=3 * HEARTBEAT_S, first_backoff_s=0.05)  # those that work beat once in HEARTBEAT_S
     held = fleet.wait_for("delivery/0", "started")
     fleet.behave("delivery/0", "")
     assert fleet.wait_for("delivery/0", "works") != held

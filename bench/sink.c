@@ -547,6 +547,7 @@ static bool signalled(void) { /* true: end */
 
 int main(int argc, char **argv) {
     options(argc, argv);
+    never_interrupt();
     prepare();
     struct epoll_event events[256];
     for (;;) {

@@ -401,6 +401,7 @@ static void options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     options(argc, argv);
+    never_interrupt();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGTERM, on_signal);
     signal(SIGINT, on_signal);

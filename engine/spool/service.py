@@ -29,8 +29,10 @@ from engine.spool.space import Space
 GROUP_OPERATIONS = 1024  # with the gathering's bytes and time, the bounds of one group
 GROUP_BYTES = 16 << 20
 GATHER_S = 0.005
-BUSY_OPERATIONS = 24  # after a group of so many the next one waits LINGER_S for more: fewer than some ten clients never make one
+BUSY_OPERATIONS = 24  # after a group of so many the next one waits for more, LINGER_S at most: fewer than some ten clients never make one
+ENOUGH_OPERATIONS = 48  # no longer than until these are there: more make a commit hardly cheaper, and leave the cores without work meanwhile
 LINGER_S = 0.005
+LINGER_STEP_S = 0.0005
 WAITING_OPERATIONS = 16_384  # kept in memory while the disk is full; past that workers keep their own
 RESUME_WITHIN_S = 30.0  # epochs of the life before wait this long for their workers
 OUTBOX_BOUND = 2_000_000  # records that no sink has: past this mail is refused, past twice this sending stops
@@ -80,7 +82,8 @@ class SpoolService:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_space_check_s = 0.0
         self._next_reader_check_s = monotonic_s() + READER_CHECK_S
-        self._gather_weight = 0
+        self._group_weight = 0  # operations and recipients in it
+        self._group_bytes = 0
         self._poller = select.epoll()
         self._listener = listener
         listener.setblocking(False)
@@ -116,10 +119,10 @@ class SpoolService:
                 self._accept_connections()
             else:
                 self._callbacks[fd]()
-        if self._last_group >= BUSY_OPERATIONS:
-            self._let_more_come()
         self._check_space()
         self._gather(max(started_s, monotonic_s()) + GATHER_S)
+        if self._last_group >= BUSY_OPERATIONS:
+            self._let_more_come()
         self._work()
         self._compact()
         self._housekeep()
@@ -127,11 +130,14 @@ class SpoolService:
             self._update(session)
 
     def _let_more_come(self) -> None:
-        """The last group was large, so more is on its way: one sync for all of it is worth a few milliseconds."""
-        time.sleep(LINGER_S)
-        for session in self._sessions.values():
-            if session.mask > 0 and session.mask & select.EPOLLIN:
-                session.read()
+        """The last group was large, so more is on its way: one commit for all of it is worth a few milliseconds."""
+        end_s = monotonic_s() + LINGER_S
+        while len(self._group) < ENOUGH_OPERATIONS and not self._group_full and (left_s := end_s - monotonic_s()) > 0:
+            time.sleep(min(left_s, LINGER_STEP_S))
+            for session in self._sessions.values():
+                if session.mask > 0 and session.mask & select.EPOLLIN and session.wants_more:
+                    session.read()
+            self._gather(end_s)
 
     def close(self) -> None:
         """Commit what was gathered, then close everything; workers may resume their epochs with the next owner."""
@@ -216,15 +222,13 @@ class SpoolService:
 
     def _gather(self, deadline_s: float) -> None:
         """Decode the frames that have come, up to the bounds of a group."""
-        taken_bytes = 0
-        self._gather_weight = 0
         busy = [session for session in self._sessions.values() if len(session.inbox) >= 4]
         if self.groups & 1:
             busy.reverse()  # nobody is always first
         while busy:
             left: list[Session] = []
             for session in busy:
-                if self._gather_weight >= GROUP_OPERATIONS or taken_bytes >= GROUP_BYTES or monotonic_s() > deadline_s:
+                if self._group_full or monotonic_s() > deadline_s:
                     return
                 if self._paused(session):
                     continue
@@ -232,7 +236,7 @@ class SpoolService:
                     data = session.take_frame()
                     if data is None:
                         continue
-                    taken_bytes += len(data)
+                    self._group_bytes += len(data)
                     self._take(session, data)
                 except (RemoteProtocolError, msgspec.DecodeError) as error:
                     self.log.event("spool", f"{session.name} broke the protocol: {error}")
@@ -241,6 +245,10 @@ class SpoolService:
                     continue
                 left.append(session)
             busy = left
+
+    @property
+    def _group_full(self) -> bool:
+        return self._group_weight >= GROUP_OPERATIONS or self._group_bytes >= GROUP_BYTES
 
     def _take(self, session: Session, data: bytes) -> None:
         if session.epoch:
@@ -326,7 +334,7 @@ class SpoolService:
             else:
                 entries.append((session, last, operation, None))
         session.last = last
-        self._gather_weight += weight
+        self._group_weight += weight
 
     def _refusal(self) -> str | None:
         """Why new mail is refused now; our own bounces are not."""
@@ -340,6 +348,7 @@ class SpoolService:
 
     def _work(self) -> None:
         entries, self._group = self._group, []
+        self._group_weight = self._group_bytes = 0
         self._last_group = len(entries)
         group = self._committer.work(entries)
         if group is None:

@@ -6,6 +6,7 @@ PORT_OFFSET ?= 0
 VENV        := .venv
 BIN         := $(VENV)/bin
 FASTPATH    := $(VENV)/.built
+TYPES       := $(shell find engine -mindepth 2 -name '*.pxd')
 FLAGS       ?=
 
 # Root uses the configuration's own paths and drops to a user; anybody else keeps everything below var/.
@@ -46,7 +47,8 @@ peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info engine/_fastpath.c engine/_fastpath.html engine/_fastpath*.so bench/bin
+	rm -rf $(VENV) build dist *.egg-info bench/bin
+	find engine -name '*.c' -o -name '*.html' -o -name '*.so' | xargs rm -f
 	find engine tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -64,7 +66,7 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@touch $@
 
 # An editable install: the extension is built in place, and bin/engine runs this tree.
-$(FASTPATH): $(VENV)/.runtime pyproject.toml setup.py engine/_fastpath.pyx engine/_fastpath.pxd
+$(FASTPATH): $(VENV)/.runtime pyproject.toml setup.py engine/_fastpath.pyx engine/_fastpath.pxd engine/_stream.pyx $(TYPES) $(TYPES:.pxd=.py)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 

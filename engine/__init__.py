@@ -4,4 +4,21 @@ The way of a message: listener -> reception -> spool -> scheduler, delivery -> a
 `smtp` and `dns` speak to the world, `policy` decides, `bounce` reports, `control` answers.  docs/architecture.md is the story.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+
+def _run_sources() -> None:
+    """Have modules of our packages that are compiled as they are (setup.py) loaded from their Python source."""
+    import sys
+    from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
+
+    root = os.path.dirname(__file__)
+    for directory, _, _ in os.walk(root):
+        if directory != root:
+            sys.path_importer_cache[directory] = FileFinder(directory, (SourceFileLoader, SOURCE_SUFFIXES))
+
+
+if os.environ.get("ENGINE_FASTPATH") == "off":
+    _run_sources()

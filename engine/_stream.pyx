@@ -51,7 +51,7 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int shutdown(int fd, int how)
     enum:
-        AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR
+        AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, SHUT_WR
 
 cdef extern from "netinet/in.h" nogil:
     struct in_addr:
@@ -333,6 +333,9 @@ cdef class Stream:
 
     def write(self, data):
         """Send *data*, or keep what the kernel does not take."""
+        self._write(data, MSG_DONTWAIT | MSG_NOSIGNAL)
+
+    cdef _write(self, object data, int flags):
         cdef Py_buffer view
         cdef ssize_t sent = 0
         cdef Py_ssize_t size
@@ -341,7 +344,7 @@ cdef class Stream:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         size = view.len
         if self._pending is None:
-            sent = send(self.fd, view.buf, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            sent = send(self.fd, view.buf, size, flags)
         PyBuffer_Release(&view)
         if sent == size:
             return
@@ -427,6 +430,12 @@ cdef class Stream:
             self._streams._end(self.protocol, None)
         else:
             self._watch(EPOLLOUT)
+
+    def finish(self, data):
+        """`write` and `close`, in one segment where the kernel takes all of it."""
+        if data:
+            self._write(data, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)
+        self.close()
 
     def abort(self):
         """Close now."""

@@ -12,7 +12,7 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 RECEIVE_BYTES = 64 * 1024
 EVENTS_AT_ONCE = 128
@@ -23,7 +23,32 @@ ACCEPT_AGAIN_S = 0.1  # after an accept that failed (no descriptor left, say)
 _IN, _OUT, _BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
-MakeProtocol = Callable[[], asyncio.Protocol]
+_NOW_WITH_MORE = _NOW | socket.MSG_MORE
+
+
+class StreamProtocol(Protocol):
+    """Whom a stream tells what happens: what asyncio.Protocol is, without having to be one."""
+
+    def connection_made(self, transport: Any, /) -> None:
+        """The stream is open."""
+
+    def data_received(self, data: bytes, /) -> None:
+        """Bytes came."""
+
+    def eof_received(self) -> bool | None:
+        """Nothing more comes; false: close."""
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly."""
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+
+    def connection_lost(self, exc: Exception | None, /) -> None:
+        """The stream is closed, because of *exc* unless we wanted it so; always the last call."""
+
+
+MakeProtocol = Callable[[], StreamProtocol]
 
 
 class Streams:
@@ -43,7 +68,7 @@ class Streams:
             self._epoll.close()
             self._handlers.clear()
 
-    def open(self, sock: socket.socket, peername: Any, protocol: asyncio.Protocol) -> Stream:
+    def open(self, sock: socket.socket, peername: Any, protocol: StreamProtocol) -> Stream:
         """A transport over *sock*, which is connected and from now on the stream's; `protocol.connection_made` has been called."""
         stream = Stream(self, sock, peername, protocol)
         self.watch(stream.fd, _IN, stream.ready)
@@ -133,7 +158,7 @@ class Stream(asyncio.Transport):
 
     __slots__ = ("_choked", "_closing", "_high", "_mask", "_pending", "_said_all", "_size", "_sock", "_streams", "fd", "peername", "protocol")
 
-    def __init__(self, streams: Streams, sock: socket.socket, peername: Any, protocol: asyncio.Protocol) -> None:
+    def __init__(self, streams: Streams, sock: socket.socket, peername: Any, protocol: StreamProtocol) -> None:
         self._streams = streams
         self._sock = sock
         self.fd = sock.fileno()
@@ -173,13 +198,16 @@ class Stream(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*, or keep what the kernel does not take."""
+        self._write(data, _NOW)
+
+    def _write(self, data: bytes | bytearray | memoryview, flags: int) -> None:
         if self._closing or self._said_all:
             return
         if self._pending:
             self._keep(memoryview(data))
             return
         try:
-            sent = self._sock.send(data, _NOW)
+            sent = self._sock.send(data, flags)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -240,6 +268,12 @@ class Stream(asyncio.Transport):
             self._watch(self._mask & ~_IN)
             if not self._pending:
                 self._streams.loop.call_soon(self._lost, None)
+
+    def finish(self, data: bytes) -> None:
+        """`write` and `close`: where the kernel takes *data* whole, one segment carries it and the end, and the peer wakes once."""
+        if data:
+            self._write(data, _NOW_WITH_MORE)
+        self.close()
 
     def abort(self) -> None:
         """Close now."""

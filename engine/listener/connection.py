@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from engine.listener.session import SHUTTING_DOWN, Session
 from engine.mail.reply import Reply, reply
@@ -12,6 +11,7 @@ from engine.smtp.server import Phase, ServerConnection
 
 if TYPE_CHECKING:
     from engine.listener.listener import Listener
+    from engine.stream import Stream
 
 SPOOL_WAIT_S: Final = 30.0  # from the final dot to the spool's answer
 MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily it drips
@@ -26,7 +26,7 @@ TOO_LONG = reply(421, "4.4.2 session has lasted too long, closing connection")
 NOT_STORED_IN_TIME = reply(451, "4.3.0 message could not be stored in time, try again later")
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """A connection from accept to close; Listener makes one for each."""
 
     __slots__ = (
@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener, socket: ListenSocket) -> None:
         self._listener = listener
         self._socket = socket
-        self._transport: asyncio.Transport | None = None
+        self._transport: Stream | None = None
         self._core: ServerConnection | None = None  # None: refused at the door
         self._session: Session | None = None
         self._ahead = False  # the client has sent on while a message waits: not read
@@ -50,13 +50,13 @@ class Connection(asyncio.Protocol):
 
     # --- what the event loop calls ------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Stream) -> None:
         """Greet, or refuse at the door."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport
         listener = self._listener
         peer = transport.get_extra_info("peername")
         if not peer:  # gone already
-            self._transport.abort()
+            transport.abort()
             return
         self.ip = ip = plain_ip(peer[0])
         refusal = listener.enter(self)
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._core = core = ServerConnection(session, limits)
         if client.log_connections:
             listener.log.event("connected", f"client={ip} to={self._socket.address}:{self._socket.port}")
-        self._transport.write(core.open())
+        transport.write(core.open())
 
     def data_received(self, data: bytes) -> None:
         """The client's bytes go into the core and its replies out, all of them in one write."""
@@ -84,13 +84,13 @@ class Connection(asyncio.Protocol):
             core.receive(data)
             return
         out = core.receive(data)
-        if out:
+        phase = core.phase
+        if out or phase is not COMMANDS:  # a piece of a command is no activity
             self._active_s = self._listener.now_s
+        if phase is CLOSED:
+            self._leave_with(out, core, transport)
+        elif out:
             transport.write(out)
-        elif core.phase is not COMMANDS:  # a piece of a command is no activity
-            self._active_s = self._listener.now_s
-        if core.phase is CLOSED:
-            self._leave_to(core, transport)
 
     def eof_received(self) -> bool:
         """A client that has said all still gets the answer that it waits for."""
@@ -132,11 +132,13 @@ class Connection(asyncio.Protocol):
         if core is None or transport is None or core.phase is not WAITING:
             return
         self._active_s = self._listener.now_s
-        transport.write(core.answered(answer))
+        out = core.answered(answer)
         phase = core.phase
         if phase is CLOSED:
-            self._leave_to(core, transport)
-        elif phase is not WAITING:
+            self._leave_with(out, core, transport)
+            return
+        transport.write(out)
+        if phase is not WAITING:
             if self._ended:
                 self._end(transport)
             elif self._ahead:
@@ -178,28 +180,28 @@ class Connection(asyncio.Protocol):
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return plain_ip(name[0]) if name else ""
 
-    def _leave_to(self, core: ServerConnection, transport: asyncio.Transport) -> None:
-        """The core has said its last words, perhaps while the client sends on: those who did not say QUIT close first, within CLOSING_S.
+    def _leave_with(self, last: bytes, core: ServerConnection, transport: Stream) -> None:
+        """The core has said its *last* words, perhaps while the client sends on: those who did not say QUIT close first, within CLOSING_S.
 
         A socket that is closed with input unread is reset, and the reset may reach the client before those words do.  A drain does not wait for it.
         """
         if core.quit or self._ended or self._listener.draining:
-            self._end(transport)
+            self._end(transport, last)
         else:
             self._closed_s = self._listener.now_s
+            transport.write(last)
             transport.write_eof()
             transport.resume_reading()  # to throw it away
 
-    def _end(self, transport: asyncio.Transport) -> None:
-        """Close once everything that was written is sent."""
+    def _end(self, transport: Stream, last: bytes = b"") -> None:
+        """Close once everything that was written, and *last*, is sent."""
         self._closed_s = self._listener.now_s
-        transport.close()
+        transport.finish(last)
 
     def _close(self, last: Reply) -> None:
         """Say *last* and close; an open transaction is void."""
         if self._transport is not None:
-            self._transport.write(self._core.abort(last) if self._core is not None else last.encode())
-            self._end(self._transport)
+            self._end(self._transport, self._core.abort(last) if self._core is not None else last.encode())
 
 
 def plain_ip(ip: str) -> str:

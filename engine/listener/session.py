@@ -9,7 +9,7 @@ from engine.log import escape
 from engine.mail.received import from_clause
 from engine.mail.reply import Reply, reply
 from engine.policy.access import DENIED
-from engine.reception import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
+from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
 from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK
 

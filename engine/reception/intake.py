@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -64,17 +63,19 @@ class Recipient(NamedTuple):
     orcpt: str
 
 
-@dataclass(slots=True)
 class Envelope:
     """What MAIL and RCPT said, and what policy made of it."""
 
-    sender: str = ""
-    ret: str = ""
-    env_id: str = ""
-    given: set[str] = field(default_factory=set)  # recipients as the client gave them
-    recipients: dict[str, Recipient] = field(default_factory=dict)  # by address: each is delivered to once
-    notify_sender: bool = True
-    held_bytes: int = 0  # of memory, as Reception counts them
+    __slots__ = ("env_id", "given", "held_bytes", "notify_sender", "recipients", "ret", "sender")
+
+    def __init__(self, sender: str = "", ret: str = "", env_id: str = "") -> None:
+        self.sender = sender
+        self.ret = ret
+        self.env_id = env_id
+        self.given: set[str] = set()  # recipients as the client gave them
+        self.recipients: dict[str, Recipient] = {}  # by address: each is delivered to once
+        self.notify_sender = True
+        self.held_bytes = 0  # of memory, as Reception counts them
 
     def add(self, given: str, admitted: Admitted, notify: int, orcpt: str, dsn_for_relayed: bool) -> None:
         """One admitted recipient.  Mail that only a relay rule admitted sends no DSNs: its sender may be forged (backscatter)."""

@@ -171,6 +171,21 @@ def test_close_sends_what_was_written_first(twin: ModuleType) -> None:
     run(twin, scenario)
 
 
+@pytest.mark.parametrize("before", [0, 4_000_000], ids=["at once", "behind what the kernel has not taken"])
+@pytest.mark.parametrize("last", [b"221 bye\r\n", b""])
+def test_finish_sends_its_data_and_the_end(twin: ModuleType, before: int, last: bytes) -> None:
+    async def scenario(made: Rig) -> None:
+        made.stream.write(b"x" * before)
+        made.stream.finish(last)
+        assert made.stream.is_closing()
+        got = await made.read_all(before + len(last))
+        assert got == b"x" * before + last
+        assert await made.lost() is None
+        assert await made.protocol.loop.sock_recv(made.far, 1) == b""
+
+    run(twin, scenario)
+
+
 def test_connection_lost_never_comes_within_the_call_that_closes(twin: ModuleType) -> None:
     async def scenario(made: Rig) -> None:
         made.stream.close()

@@ -1,0 +1,25 @@
+from engine.smtp.server cimport ServerConnection
+from engine.listener.session cimport Session
+
+cdef class Connection:
+    cdef object _listener
+    cdef object _socket
+    cdef readonly object _transport
+    cdef readonly ServerConnection _core
+    cdef readonly Session _session
+    cdef bint _ahead
+    cdef bint _choked
+    cdef bint _ended
+    cdef double _opened_s
+    cdef double _active_s
+    cdef double _closed_s
+    cdef public bint counted
+    cdef public str ip
+    cdef object __weakref__
+
+    cpdef connection_made(self, transport)
+    cpdef data_received(self, bytes data)
+    cpdef connection_lost(self, exc)
+    cdef _leave_with(self, bytes last, ServerConnection core, object transport)
+    cdef _end(self, object transport, bytes last=*)
+    cdef _close(self, object last)

@@ -1,0 +1,24 @@
+from engine.reception.intake cimport Envelope, Intake
+cdef class Session:
+    cdef object _answer
+    cdef object _early
+    cdef bint _ending
+    cdef Envelope _envelope
+    cdef str _host_name
+    cdef Intake _intake
+    cdef str _ip
+    cdef object _listener
+    cdef object _local_ip
+    cdef object _origin
+    cdef public object client
+    cdef public double data_since_s
+    cpdef hello(self, str name, bint extended)
+    cpdef mail(self, str sender, parameters)
+    cpdef rcpt(self, str address, parameters)
+    cpdef no_address(self)
+    cpdef data(self)
+    cpdef body(self, bytes chunk)
+    cpdef end(self)
+    cpdef reset(self)
+    cpdef give_up(self)
+    cdef _forget(self)

@@ -1,0 +1,33 @@
+cimport cython
+
+cdef class ServerConnection:
+    cdef object _handler
+    cdef object _limits
+    cdef public object phase
+    cdef public bint quit
+    cdef readonly bytes _held
+    cdef readonly bint _overlong
+    cdef bint _hello
+    cdef bint _mail
+    cdef Py_ssize_t _recipients
+    cdef int _scan
+    cdef Py_ssize_t _size
+    cdef object _refusal
+    cdef Py_ssize_t _errors_left
+    cdef Py_ssize_t _commands_left
+
+    cpdef bytes open(self, object refusal=*)
+    cpdef bytes receive(self, bytes data)
+    cpdef bytes answered(self, object reply)
+    cdef bytes _advance(self, bytes data, list out)
+    cdef _read_part(self, bytes data, Py_ssize_t at, bint bare, list out)
+    cdef bytes _command(self, bytes verb, bytes argument, Py_ssize_t size_bytes)
+    cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t at, list out)
+    cdef _take(self, bytes chunk)
+    cdef _refuse(self, object reply)
+    cdef bytes _conclude(self, object reply)
+    cdef _void(self)
+    cdef bytes _close(self, bytes reply)
+    cdef bytes _error(self, bytes reply)
+    cdef bytes _refused(self, object reply)
+    cdef bytes _greet(self, bytes argument, bint extended)

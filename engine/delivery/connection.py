@@ -70,7 +70,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """Opened for one queue; may serve others along the same route later."""
 
     def __init__(self, owner: Owner, queue: Queue, route: Route, local_ip: str, now_s: float) -> None:

@@ -212,10 +212,10 @@ async def test_a_fault_of_ours_leaks_no_count_and_forgets_no_recipient() -> None
     world.add(1)
     connection, _ = await world.open()
     connection.data_received(ACCEPTED)
-    settle, world.slot.settler.settle = world.slot.settler.settle, fault  # type: ignore[method-assign]
+    event, world.log.event = world.log.event, fault  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         connection.data_received(b"250 2.0.0 taken\r\n")
-    world.slot.settler.settle = settle  # type: ignore[method-assign]
+    world.log.event = event  # type: ignore[method-assign]
     connection.abort("an internal fault, see the log")  # as the loop's exception handler does
     await world.rest()
     assert world.total.mine() == 0

@@ -1,0 +1,39 @@
+from engine.scheduler.queue cimport Queue
+from engine.smtp.client cimport ClientConnection
+
+
+cdef class Connection:
+    cdef readonly object owner
+    cdef public Queue queue
+    cdef readonly object route
+    cdef readonly str local_ip
+    cdef readonly ClientConnection client
+    cdef public object transaction
+    cdef readonly object message
+    cdef readonly str esmtp
+    cdef readonly Py_ssize_t transactions
+    cdef public Py_ssize_t refusals
+    cdef readonly object opening
+    cdef readonly double now_s
+    cdef readonly double deadline_s
+    cdef public bint is_idle
+    cdef object _state
+    cdef object _transport
+    cdef object _chunks
+    cdef bint _may_write
+
+    cpdef send(self, transaction, message)
+    cpdef quit(self)
+    cpdef abort(self, str why)
+    cpdef check(self, double now_s)
+    cpdef connection_made(self, transport)
+    cpdef data_received(self, bytes data)
+    cdef _opened(self, event)
+    cdef _refused(self, event)
+    cdef _finish(self, event)
+    cdef _begin_body(self)
+    cdef _send_chunks(self, chunks)
+    cdef _unreadable(self, error)
+    cdef _flush(self)
+    cdef _set_deadline(self)
+    cdef _gone(self, str why)

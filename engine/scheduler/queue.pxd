@@ -1,0 +1,20 @@
+cdef class Queue:
+    cdef readonly object number
+    cdef readonly str name
+    cdef readonly str domain
+    cdef readonly str vmta
+    cdef public object settings
+    cdef public object window
+    cdef public set in_flight
+    cdef public bytes frontier
+    cdef public bint more
+    cdef public bint load_wanted
+    cdef public Py_ssize_t open
+    cdef public Py_ssize_t connecting
+    cdef public Py_ssize_t failures
+    cdef public long long hold_until_ms
+    cdef public str held_by
+    cdef public object doom
+    cdef public bytes scan
+    cdef public Py_ssize_t scan_spared
+    cdef public long long scan_earliest_ms

@@ -84,6 +84,8 @@ class SpoolModel(RuleBasedStateMachine):
     def worker_dies(self) -> None:
         self.worker.close()
         self.spool.step()
+        self.spool.service._resume_until_s = 0.0  # nobody is waited for: one that had only resumed might do so again
+        self.spool.step()
         self.worker = Worker(self.spool)
         self.worker.writer_ = self.worker.writer(segment_bytes=200)
 

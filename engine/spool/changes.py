@@ -12,7 +12,7 @@ import lmdb
 
 from engine.spool import format
 from engine.spool.index import Tables
-from engine.spool.ops import DUE_KEY, Accept, Exported, Seal, Settle
+from engine.spool.ops import DUE_KEY, Accept, Exported, Operation, Seal, Settle
 from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
@@ -56,7 +56,7 @@ class Changes:
 
     def __init__(self, txn: lmdb.Transaction[bytes], tables: Tables, ledger: Ledger, stamp_ms: int) -> None:
         self.stamp_ms = stamp_ms
-        self.announced: set[tuple[str, int]] = set()  # queues with new mail
+        self.announced: dict[str, int] = {}  # queues with new mail, and their numbers
         self.unlink: list[Segment] = []  # files that hold nothing live once this is durable
         self.records: list[bytes] = []
         self.accepted = 0
@@ -77,63 +77,89 @@ class Changes:
 
     # --- operations of workers --------------------------------------------------------------------------------------------------
 
-    def check_accept(self, accept: Accept, epoch: int) -> str | None:
-        """Why *accept* of the worker that holds *epoch* cannot be stored, or None."""
+    def apply(self, operation: Operation, epoch: int, problems: dict[Segment, str]) -> str | None:
+        """Apply what the worker that holds *epoch* sent, or say why it is refused; *problems*: why, for segments that could not be synced."""
+        if type(operation) is Accept:
+            reason = self._problem(operation, epoch, problems)
+            if reason is None:
+                self._accept(operation)
+            return reason
+        if type(operation) is Settle:
+            return self._settle(operation, epoch, problems)
+        if type(operation) is Seal:
+            return self._seal(operation, epoch)
+        if type(operation) is Exported:
+            return self._export(operation)
+        return None
+
+    def _problem(self, accept: Accept, epoch: int, problems: dict[Segment, str]) -> str | None:
+        """Why *accept* cannot be stored, or None."""
         identity = accept.id
-        if len(identity) != 12 or int.from_bytes(identity[2:6], "big") != epoch or accept.epoch != epoch or not accept.recipients:
+        segment = accept.segment
+        recipients = accept.recipients
+        if len(identity) != 12 or int.from_bytes(identity[2:6], "big") != epoch or accept.epoch != epoch or not recipients:
             return "malformed accept"
-        if accept.segment >> 32 or not 0 <= accept.size_bytes < 1 << 63:
+        if not 0 <= segment < 1 << 32 or not 0 <= accept.size_bytes < 1 << 63:
             return "malformed body location"
-        if len(accept.recipients) > MAX_RECIPIENTS:
+        if len(recipients) > MAX_RECIPIENTS:
             return f"more than {MAX_RECIPIENTS} recipients"
-        if self._segment((epoch, accept.segment))[2] and not self._is_stored(identity):
+        key = (epoch, segment)
+        if problems and key in problems:
+            return problems[key]
+        if self._segment(key)[2] and not self._is_stored(identity):
             return "its segment is sealed"
-        for recipient in accept.recipients:
+        for recipient in recipients:
             if not 0 <= recipient.priority <= 255 or self._queue(recipient.queue) is None:
                 return "unusable queue name or priority"
         return None
 
-    def accept(self, accept: Accept) -> None:
-        """Store what `check_accept` passed; a message that is there already stays as it is."""
+    def _accept(self, accept: Accept) -> None:
+        """Store what has no `_problem`; a message that is there already stays as it is."""
         identity = accept.id
         if self._is_stored(identity):
             return
-        due = self._due
-        queues = self._queues
-        announced = self.announced
-        stamp = self.stamp_ms
-        numbers: dict[int, None] = {}
-        pack = DUE_KEY.pack
+        epoch = accept.epoch
+        segment = accept.segment
+        size = accept.size_bytes
         recipients = accept.recipients
+        pack = DUE_KEY.pack
+        numbers: dict[int, bytes] = {}
         for index, recipient in enumerate(recipients):
             name = recipient.queue
-            number = queues[name]
-            due[pack(number, 255 - recipient.priority, stamp, identity, index)] = recipient.due
+            number = self._queues[name]
+            key = pack(number, 255 - recipient.priority, self.stamp_ms, identity, index)
+            self._due[key] = recipient.due
             if number not in numbers:
-                numbers[number] = None
-                announced.add((name, number))
-        head = _HEAD.pack(len(recipients), accept.epoch, accept.segment, accept.size_bytes, len(numbers))
-        self._messages[identity] = b"".join((head, *[_U32.pack(number) for number in numbers], accept.message))
-        row = self._segments[accept.epoch, accept.segment]
+                numbers[number] = key[:4]
+                self.announced[name] = number
+        head = _HEAD.pack(len(recipients), epoch, segment, size, len(numbers))
+        self._messages[identity] = b"".join((head, *numbers.values(), accept.message))
+        row = self._segments[epoch, segment]
         row[0] += 1
-        row[1] += accept.size_bytes
-        if accept.segment & format.LARGE:
+        row[1] += size
+        if segment & format.LARGE:
             row[2] = 1
         if accept.records:
             self.records += accept.records
         self.accepted += 1
 
-    def settle(self, settle: Settle) -> None:
-        """Apply outcomes; the accept in it must have passed `check_accept`."""
+    def _settle(self, settle: Settle, epoch: int, problems: dict[Segment, str]) -> str | None:
+        """Apply outcomes, with the accept in it; or why nothing of it can be applied."""
+        for row in settle.rows:
+            if row.again_ms and not (0 < row.again_ms < 1 << 63 and row.due):
+                return "malformed settlement"
+        accept = settle.accept
+        if accept is not None:
+            reason = self._problem(accept, epoch, problems)
+            if reason is not None:
+                return reason
         present = False
         due = self._due
-        delete = self._txn.delete
-        table = self._tables.due
         for row in settle.rows:
             key = row.key
             if key in due:
                 del due[key]
-            elif len(key) != _KEY_BYTES or not delete(key, db=table):
+            elif len(key) != _KEY_BYTES or not self._txn.delete(key, db=self._tables.due):
                 continue
             present = True
             if row.record:
@@ -143,29 +169,23 @@ class Changes:
             else:
                 message = key[13:25]
                 self._closed[message] = self._closed.get(message, 0) + 1
-        if present and settle.accept is not None:
-            self.accept(settle.accept)
+        if present and accept is not None:
+            self._accept(accept)
         if settle.records:
             self.records += settle.records
+        return None
 
-    def check_settle(self, settle: Settle, epoch: int) -> str | None:
-        """Why nothing of *settle* can be applied, or None."""
-        for row in settle.rows:
-            if row.again_ms and not (0 < row.again_ms < 1 << 63 and row.due):
-                return "malformed settlement"
-        return self.check_accept(settle.accept, epoch) if settle.accept is not None else None
-
-    def seal(self, seal: Seal, epoch: int) -> str | None:
+    def _seal(self, seal: Seal, epoch: int) -> str | None:
         """No more messages will name this segment; or why there is no such."""
         if seal.segment >> 32:
             return "malformed segment number"
         self._segment((epoch, seal.segment))[2] = 1
         return None
 
-    def exported(self, exported: Exported) -> str | None:
+    def _export(self, exported: Exported) -> str | None:
         """Records up to a number lie in the sinks, their rows go in slices (`trim`); or why that cannot be stored."""
         names = [format.POSITION_PREFIX + name.encode("utf-8", "replace") for name in exported.positions]
-        if any(len(name) > format.MAX_KEY_BYTES for name in names):
+        if max(map(len, names), default=0) > format.MAX_KEY_BYTES:
             return "the name of a sink is too long"
         self._exported = max(self._exported, min(exported.upto, self._ledger.next_outbox - 1))
         self._state.update(zip(names, exported.positions.values(), strict=True))
@@ -300,24 +320,22 @@ class Changes:
         return row
 
     def _close_messages(self) -> None:
-        get = self._txn.get
-        delete = self._txn.delete
-        table = self._tables.message
+        cursor = self._txn.cursor(self._tables.message)
         kept: list[tuple[bytes, bytes]] = []
         for identity, count in sorted(self._closed.items()):
-            value: Any = get(identity, db=table)
+            value: Any = cursor.get(identity)
             if value is None:
                 continue
             opened, epoch, segment, size, _ = _HEAD.unpack_from(value)
             if opened > count:
                 kept.append((identity, _U32.pack(opened - count) + value[4:]))
                 continue
-            delete(identity, db=table)
+            cursor.delete()
             row = self._segment((epoch, segment))
             row[0] -= 1
             row[1] -= size
         if kept:
-            self._txn.cursor(table).putmulti(kept)
+            cursor.putmulti(kept)
 
     def _write_segments(self) -> None:
         table = self._tables.segment

@@ -16,7 +16,7 @@ from engine.spool.changes import Changes, Ledger
 from engine.spool.files import Segment, SegmentFiles
 from engine.spool.format import LARGE
 from engine.spool.index import Tables
-from engine.spool.ops import Accept, Exported, Nothing, Operation, Seal, Settle
+from engine.spool.ops import Accept, Nothing, Operation, Settle
 from engine.spool.session import Session
 from engine.spool.space import FULL, Space
 
@@ -109,16 +109,18 @@ class Committer:
         group = Committed(changes, {}, {}, [], [])
         upto = group.upto
         for session, number, operation, reason in entries:
-            if session is None:
-                if type(operation) is Close:
-                    changes.close_epoch(operation.epoch)
-                    group.closed.append(operation.epoch)
+            if isinstance(operation, Close):
+                changes.close_epoch(operation.epoch)
+                group.closed.append(operation.epoch)
                 continue
-            if type(operation) is Open:
+            if session is None:
+                continue
+            if isinstance(operation, Open):
                 group.opened.append((session, changes.open_epoch()))
                 continue
             upto[session] = number
-            reason = reason or self._apply(changes, session, operation, problems)
+            if reason is None:
+                reason = changes.apply(operation, session.epoch, problems)
             if reason is not None:
                 if type(operation) is Accept:
                     changes.drop_large(operation, session.epoch)
@@ -127,28 +129,6 @@ class Committer:
             if session.epoch not in group.closed:
                 changes.advance(session.epoch, number, session.refused + group.refusals.get(session, []))
         return group
-
-    def _apply(self, changes: Changes, session: Session, operation: Operation | Open | Close, problems: dict[Segment, str]) -> str | None:
-        """Apply one operation, or say why it is refused."""
-        epoch = session.epoch
-        if type(operation) is Accept:
-            reason = problems.get((operation.epoch, operation.segment)) if problems else None
-            reason = reason or changes.check_accept(operation, epoch)
-            if reason is None:
-                changes.accept(operation)
-            return reason
-        if type(operation) is Settle:
-            accept = operation.accept
-            reason = problems.get((accept.epoch, accept.segment)) if problems and accept is not None else None
-            reason = reason or changes.check_settle(operation, epoch)
-            if reason is None:
-                changes.settle(operation)
-            return reason
-        if type(operation) is Seal:
-            return changes.seal(operation, epoch)
-        if type(operation) is Exported:
-            return changes.exported(operation)
-        return None
 
     def _sync_bodies(self, entries: list[Entry]) -> dict[Segment, str]:
         """Sync the segments that *entries* name; why, for those that could not be."""

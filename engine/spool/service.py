@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lmdb
@@ -134,8 +134,9 @@ class SpoolService:
         end_s = monotonic_s() + LINGER_S
         while len(self._group) < ENOUGH_OPERATIONS and not self._group_full and (left_s := end_s - monotonic_s()) > 0:
             time.sleep(min(left_s, LINGER_STEP_S))
-            for session in self._sessions.values():
-                if session.mask > 0 and session.mask & select.EPOLLIN and session.wants_more:
+            for fd, mask in self._poller.poll(0):
+                session = self._sessions.get(fd)
+                if session is not None and mask & ~select.EPOLLOUT and session.wants_more:
                     session.read()
             self._gather(end_s)
 
@@ -310,10 +311,10 @@ class SpoolService:
         self.log.event("spool", f"{session.name} joined epoch={epoch} last={session.last}")
 
     def _take_batch(self, session: Session, data: bytes) -> None:
-        operations: list[Operation | None]
+        operations: Sequence[Operation | None]
         try:
             batch = wire.decode_batch(data)
-            operations = list(batch.operations)
+            operations = batch.operations
             answered = batch.answered
         except msgspec.DecodeError:
             raw = wire.decode_raw_batch(data)
@@ -372,14 +373,15 @@ class SpoolService:
             touched.add(session)
         if changes.announced:
             news: dict[Session, list[int]] = {}
-            for name, number in changes.announced:
+            for name, number in changes.announced.items():
                 owner = self._owner(name)
                 if owner is not None:
                     news.setdefault(owner, []).append(number)
             for owner, numbers in news.items():
                 owner.announce(numbers, changes.stamp_ms)
                 touched.add(owner)
-        if changes.records and self._accounting is not None:
+        # with older records about, accounting is at work and will look again before it waits
+        if changes.records and self._accounting is not None and len(changes.records) == self.ledger.outbox_rows:
             self._accounting.announce([], changes.stamp_ms)
             touched.add(self._accounting)
         for session in touched:

@@ -66,14 +66,14 @@ def test_commit_that_fails_keeps_outcomes_and_drops_the_ballast(tmp_path: Path, 
     assert offer(worker) is None
     key = spool.rows()[0][0]
     full = True
-    real = Changes.finish
 
-    def fail(self: Changes) -> None:
-        if full:
-            raise PartWritten("mdb_txn_commit: Input/output error")
-        real(self)
+    class Failing(Changes):
+        def finish(self) -> None:
+            if full:
+                raise PartWritten("mdb_txn_commit: Input/output error")
+            super().finish()
 
-    monkeypatch.setattr(Changes, "finish", fail)
+    monkeypatch.setattr("engine.spool.committer.Changes", Failing)
     space.free = 1000
     identity = worker.new_id()
     worker.send(settle(key), accept(identity, worker.writer_.write(identity, BODY), "a/v"), Settle([], None, [b"tq"]))
@@ -95,17 +95,17 @@ def test_commit_that_fails_keeps_outcomes_and_drops_the_ballast(tmp_path: Path, 
 def test_refusal_before_its_turn_survives_a_crash_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.spool.committer.RETRY_FULL_S", 0.0)
     spool, worker, _ = make(tmp_path)
-    real = Changes.finish
     left = 2
 
-    def fail(self: Changes) -> None:
-        nonlocal left
-        if left:
-            left -= 1
-            raise lmdb.MapFullError("full")
-        real(self)
+    class Failing(Changes):
+        def finish(self) -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                raise lmdb.MapFullError("full")
+            super().finish()
 
-    monkeypatch.setattr(Changes, "finish", fail)
+    monkeypatch.setattr("engine.spool.committer.Changes", Failing)
     identity = worker.new_id()
     worker.send(accept(identity, worker.writer_.write(identity, BODY), "a/v"))
     spool.step(6)
@@ -138,15 +138,15 @@ def test_a_full_map_refuses_before_commits_fail(tmp_path: Path, monkeypatch: pyt
 def test_a_large_body_that_is_refused_for_want_of_space_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.spool.committer.RETRY_FULL_S", 0.0)
     spool, worker, _ = make(tmp_path)
-    real = Changes.finish
     full = True
 
-    def fail(self: Changes) -> None:
-        if full:
-            raise lmdb.MapFullError("full")
-        real(self)
+    class Failing(Changes):
+        def finish(self) -> None:
+            if full:
+                raise lmdb.MapFullError("full")
+            super().finish()
 
-    monkeypatch.setattr(Changes, "finish", fail)
+    monkeypatch.setattr("engine.spool.committer.Changes", Failing)
     identity = worker.new_id()
     large = worker.writer_.begin_large(identity)
     large.write(b"x" * 1000)

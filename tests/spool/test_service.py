@@ -331,6 +331,21 @@ def test_unknown_virtual_mta_goes_to_the_fallback(spool: Spool) -> None:
     assert [answer.numbers for answer in first.hear()] == [[1]]
 
 
+def test_accounting_hears_of_records_once_until_it_has_taken_them(spool: Spool) -> None:
+    accounting = Worker(spool, "accounting")
+    worker = listener(spool)
+
+    def news() -> int:
+        worker.do(Settle([], None, [b"tq"]))
+        return len(accounting.hear())
+
+    assert [news(), news(), news()] == [1, 0, 0]
+    accounting.do(Exported(2, {}))
+    assert news() == 0  # the third waits still: accounting, which has just heard, looks again
+    accounting.do(Exported(4, {}))
+    assert news() == 1
+
+
 def test_a_slot_that_does_not_read_hears_look_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.spool.session.MAX_ANNOUNCE_BYTES", 40)
     slot = Worker(spool, "delivery", ("v1",), True)

@@ -11,7 +11,7 @@ import pytest
 
 from bench.processes import Measured, tree
 
-BURN = "import time, resource\nwhile sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) < 0.1: pass\n"
+BURN = "import time, resource\nwhile sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) < 0.15: pass\n"
 PARENT = (
     f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {BURN + 'time.sleep(600)'!r}])\n"
     "open(sys.argv[1], 'w').close()\ntime.sleep(600)\n"

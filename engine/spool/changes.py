@@ -12,7 +12,7 @@ import lmdb
 
 from engine.spool import format
 from engine.spool.index import Tables
-from engine.spool.ops import DUE_KEY, Accept, Exported, Operation, Seal, Settle
+from engine.spool.ops import DUE_KEY, Accept, Exported, Seal, Settle
 from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
@@ -77,7 +77,7 @@ class Changes:
 
     # --- operations of workers --------------------------------------------------------------------------------------------------
 
-    def apply(self, operation: Operation, epoch: int, problems: dict[Segment, str]) -> str | None:
+    def apply(self, operation: object, epoch: int, problems: dict[Segment, str]) -> str | None:
         """Apply what the worker that holds *epoch* sent, or say why it is refused; *problems*: why, for segments that could not be synced."""
         if type(operation) is Accept:
             reason = self._problem(operation, epoch, problems)

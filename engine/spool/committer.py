@@ -109,13 +109,12 @@ class Committer:
         group = Committed(changes, {}, {}, [], [])
         upto = group.upto
         for session, number, operation, reason in entries:
-            if isinstance(operation, Close):
-                changes.close_epoch(operation.epoch)
-                group.closed.append(operation.epoch)
-                continue
             if session is None:
+                if type(operation) is Close:
+                    changes.close_epoch(operation.epoch)
+                    group.closed.append(operation.epoch)
                 continue
-            if isinstance(operation, Open):
+            if type(operation) is Open:
                 group.opened.append((session, changes.open_epoch()))
                 continue
             upto[session] = number

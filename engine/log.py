@@ -13,6 +13,7 @@ import time
 FLUSH_AT_CHARS = 64 * 1024
 ESCAPED_MAX_CHARS = 1000
 
+_MILLISECONDS = [f"{number:03d}" for number in range(1000)]
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if byte < 32 or byte > 126} | {9: "\\t", 10: "\\n", 13: "\\r", 92: "\\\\"}
 
 
@@ -59,7 +60,7 @@ class EventLog:
             self._enter_second(second)
         if "\n" in text or "\r" in text:
             text = escape(text, 4 * len(text))
-        self._lines.append(f"{self._before_ms}{int((now_s - second) * 1000):03d}{self._after_ms}{kind} {text}\n")
+        self._lines.append(f"{self._before_ms}{_MILLISECONDS[int((now_s - second) * 1000)]}{self._after_ms}{kind} {text}\n")
         self._chars += len(text) + 50
         if self._chars > FLUSH_AT_CHARS:
             self.flush()

@@ -27,7 +27,7 @@ endif
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile --benchmark-disable
-	ENGINE_FASTPATH=off $(BIN)/pytest -n 2 --dist loadfile --benchmark-disable $(addprefix tests/,smtp listener reception spool scheduler delivery accounting)
+	ENGINE_FASTPATH=off $(BIN)/pytest -n 2 --dist loadfile --benchmark-disable $(addprefix tests/,mail smtp listener reception spool scheduler delivery accounting)
 
 check: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/ruff check

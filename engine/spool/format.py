@@ -113,7 +113,7 @@ def claim(path: str | Path, lock_fd: int = -1) -> Path:
         except FileNotFoundError:
             _claim_empty(root, marker, lock_fd)
         else:
-            _check_marker(root, text)
+            check_marker(root, text)
         for name in (INDEX, BODIES):
             (root / name).mkdir(mode=0o700, exist_ok=True)
         sync_directory(root)
@@ -136,7 +136,8 @@ def _claim_empty(root: Path, marker: Path, lock_fd: int) -> None:
     draft.rename(marker)
 
 
-def _check_marker(root: Path, text: str) -> None:
+def check_marker(root: Path, text: str) -> None:
+    """StartError unless *text*, the marker in *root*, says that it is a spool of ours in this format."""
     found = _MARKER_TEXT.fullmatch(text)
     if not found:
         raise StartError(f"spool {root} is not ours: its file {MARKER} says {text[:40]!r}")

@@ -68,6 +68,13 @@ def open_for_reading(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) ->
     return env, tables
 
 
+def open_copy(directory: Path) -> lmdb.Environment:
+    """An environment in *directory* that nobody else knows of, read-only and without a lock file."""
+    return lmdb.open(
+        str(directory), lib_version=0, map_size=format.MAP_SIZE_BYTES, max_dbs=len(format.TABLES), readonly=True, create=False, lock=False
+    )
+
+
 def _open(path: Path, map_size_bytes: int, *, readonly: bool) -> lmdb.Environment:
     directory = str(path / format.INDEX)
     for attempt in range(_OPEN_TRIES):

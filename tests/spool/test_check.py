@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -60,7 +61,7 @@ def test_a_used_spool_is_whole_and_stays_as_it_is(root: Path) -> None:
 Damage = Callable[["lmdb.Transaction[bytes]", index.Tables], object]
 
 
-def first(txn: lmdb.Transaction[bytes], table: object) -> tuple[bytes, bytes]:
+def first(txn: lmdb.Transaction[bytes], table: Any) -> tuple[bytes, bytes]:
     cursor = txn.cursor(table)
     assert cursor.first()
     return cursor.item()

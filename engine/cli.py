@@ -1,6 +1,7 @@
-"""The `engine` command: start, stop, status, check-config, show.
+"""The `engine` command: start, stop, status, check-config, show, spool.
 
-Exit codes are those of sysexits: 0 done, 64 usage, 69 no engine answers, 74 or 75 it could not be asked, 78 configuration or start refused.
+Exit codes are those of sysexits: 0 done, 64 usage, 69 no engine answers, 74 or 75 it could not be asked, 78 configuration or start refused; and 1:
+`spool check` found something.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,8 +26,10 @@ from engine.log import escape
 from engine.mail import message_id
 from engine.mail.envelope import Due, Message
 from engine.supervisor.configuration import check, load
-from engine.supervisor.spooldir import control_socket, spool_socket
+from engine.supervisor.spooldir import claim, control_socket, spool_socket
 from engine.supervisor.start import Options, start
+
+PROBLEMS_SHOWN = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
     message = things.add_parser("message", parents=[conf, state, form], help="a message in the spool and where its recipients stand")
     message.add_argument("id", metavar="ID", help="as in the 250 reply, the log and Received")
     message.set_defaults(run=run_show_message)
+    spool = commands.add_parser("spool", help="look after the spool of an engine that is stopped")
+    works = spool.add_subparsers(title="works", metavar="WORK", required=True)
+    proving = works.add_parser("check", parents=[conf, state, form], help="prove that index and bodies are whole; exit status 1 if not")
+    proving.add_argument("--repair", action="store_true", help="mend what can be mended without losing mail, and say what that was")
+    proving.set_defaults(run=run_spool_check)
+    compacting = works.add_parser("compact", parents=[conf, state, form], help="give space back: sparse segments rewritten, the index copied")
+    compacting.set_defaults(run=run_spool_compact)
     return top
 
 
@@ -201,6 +213,112 @@ def message_in_words(identity: str, answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def run_spool_check(arguments: argparse.Namespace) -> int:
+    from engine.spool.check import Problem, check
+    from engine.spool.repair import repair
+
+    def look(root: Path) -> tuple[int, list[Problem]]:
+        """How many problems there are, and the first of them."""
+        count, first = 0, []
+        with progress_bar() as progress:
+            for problem in check(root, progress=progress):
+                count += 1
+                if count <= PROBLEMS_SHOWN:
+                    first.append(problem)
+        return count, first
+
+    mended: list[str] = []
+    with stopped_spool(arguments) as root:
+        count, problems = look(root)
+        if count and arguments.repair:
+            try:
+                mended = repair(root)
+            except EngineError as error:
+                mended = [f"nothing: {error}"]
+            count, problems = look(root)
+    if arguments.json:
+        print_json({"problems": count, "shown": [shown_problem(problem) for problem in problems], "mended": mended})
+        return int(count > 0)
+    for line in mended:
+        print(f"repair: {line}")
+    if problems:
+        print_table(["kind", "where", "message", "what"], [list(shown_problem(problem).values()) for problem in problems])
+        print(f"{count} problems" + (f", of which {PROBLEMS_SHOWN} are shown" if count > PROBLEMS_SHOWN else ""))
+    else:
+        print(f"{root}: whole")
+    return int(count > 0)
+
+
+def shown_problem(problem: Any) -> dict[str, str]:
+    """A check.Problem in words."""
+    known = len(problem.message) == message_id.PACKED_SIZE
+    return {
+        "kind": problem.kind,
+        "where": escape(problem.where),
+        "message": message_id.text(problem.message) if known else problem.message.hex(),
+        "what": escape(problem.text),
+    }
+
+
+def run_spool_compact(arguments: argparse.Namespace) -> int:
+    from engine.spool.offline import compact
+
+    with stopped_spool(arguments) as root, progress_bar() as progress:
+        done = compact(root, progress)
+    if arguments.json:
+        print_json(done._asdict())
+        return os.EX_OK
+    before, after = done.index_before_bytes + done.bodies_before_bytes, done.index_after_bytes + done.bodies_after_bytes
+    rows = [
+        ["index", done.index_before_bytes, done.index_after_bytes],
+        ["bodies", done.bodies_before_bytes, done.bodies_after_bytes],
+        ["all", before, after],
+    ]
+    print_table(["bytes of", "before", "after"], rows)
+    print(f"{done.orphans_removed} orphans removed, {done.segments_emptied} segments emptied")
+    if done.segments_damaged:
+        print(f"{done.segments_damaged} damaged segments left as they are: see engine spool check")
+    return os.EX_OK
+
+
+@contextmanager
+def stopped_spool(arguments: argparse.Namespace) -> Iterator[Path]:
+    """The spool of the configuration, held as `engine start` would hold it and worked on as its owner; StartError says what is in the way."""
+    from engine.spool.offline import present
+
+    root = Path(spool_path(configuration(arguments)))
+    try:
+        present(root)
+        lock = claim(str(root))
+        try:
+            with owner_of(root):
+                yield root
+        finally:
+            os.close(lock)
+    except PermissionError as error:
+        raise StartError(f"spool {root}: {error.strerror} ({error.filename}): run this as root, or as the user that starts the engine") from error
+
+
+@contextmanager
+def owner_of(root: Path) -> Iterator[None]:
+    """Be the user whose spool *root* is while the body runs: what is made belongs to the engine's children, and root follows no link of theirs."""
+    if os.geteuid() != 0:
+        yield
+        return
+    found = root.stat()
+    groups, mask = os.getgroups(), os.umask(0o077)
+    os.setgroups([])
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(os.getgid())
+        os.setgroups(groups)
+        os.umask(mask)
+
+
 def configuration(arguments: argparse.Namespace) -> Config:
     """The configuration that the command names."""
     return load(read(arguments.conf), arguments.state_dir)[0]
@@ -230,6 +348,26 @@ def duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows (what, how much of it, of how much) while the body runs, if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show
 
 
 def print_json(data: object) -> None:

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"bounce", "config", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
     "supervisor": {"config", "control"},
-    "cli": {"config", "control", "mail", "supervisor"},  # mail: to show a message's rows in words
+    "cli": {"config", "control", "mail", "spool", "supervisor"},  # mail: to show rows in words; spool: of an engine that is stopped
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -115,7 +115,7 @@ class Scan:
     def messages(self) -> Iterator[Problem]:
         """Each by itself: its row and where its body is to lie."""
         for identity, value in self._rows("messages", self._tables.message):
-            message = _parse(value)
+            message = parse_message(value)
             if message is None or len(identity) != 12:
                 yield Problem("message", identity.hex(), "its row is malformed", identity)
                 continue
@@ -125,7 +125,7 @@ class Scan:
                 yield Problem("message", identity.hex(), f"its row names two places: {_place(body)} and segment {epoch:08x}-{segment:08x}", identity)
             if not opened:
                 yield Problem("message", identity.hex(), "has no recipient left", identity)
-            numbers = _queue_numbers(value, count)
+            numbers = queue_numbers(value)
             if len(set(numbers)) != count or any(self._txn.get(number, db=self._tables.queue_name) is None for number in numbers):
                 yield Problem("message", identity.hex(), "names queues twice or that are unknown", identity)
             messages, live = self._live.get((epoch, segment), (0, 0))
@@ -154,7 +154,7 @@ class Scan:
             row = self._txn.get(identity, db=self._tables.message)
             if row is None:
                 yield Problem("recipient", key.hex(), "its message is not there", identity)
-            elif _parse(row) is not None and key[:4] not in _queue_numbers(row, format.MESSAGE_HEAD.unpack_from(row)[4]):
+            elif parse_message(row) is not None and key[:4] not in queue_numbers(row):
                 yield Problem("recipient", key.hex(), "its message does not name its queue", identity)
         for identity, value in self._txn.cursor(self._tables.message):
             if int.from_bytes(identity[-4:], "big") % passes == number and len(value) >= format.MESSAGE_HEAD.size:
@@ -210,7 +210,7 @@ class Scan:
         descriptor = -1
         try:
             for identity, value in self._rows("bodies", self._tables.message):
-                message = _parse(value)
+                message = parse_message(value)
                 if message is None:
                     continue  # told already
                 body = message.body
@@ -274,7 +274,7 @@ def _damage(descriptor: int, body: Body, identity: bytes) -> str:
     return "" if checksum == body.checksum else f"checksum {checksum:08x}, stored {body.checksum:08x}"
 
 
-def _parse(value: bytes) -> Message | None:
+def parse_message(value: bytes) -> Message | None:
     """The message of a row; None for a malformed one."""
     if len(value) < format.MESSAGE_HEAD.size:
         return None
@@ -285,8 +285,9 @@ def _parse(value: bytes) -> Message | None:
         return None
 
 
-def _queue_numbers(value: bytes, count: int) -> list[bytes]:
-    start = format.MESSAGE_HEAD.size
+def queue_numbers(value: bytes) -> list[bytes]:
+    """The queues that the row of a message names."""
+    start, count = format.MESSAGE_HEAD.size, int(format.MESSAGE_HEAD.unpack_from(value)[4])
     return [value[start + 4 * at : start + 4 * at + 4] for at in range(count)]
 
 

@@ -47,9 +47,9 @@ class Compactor:
         self._tables = tables
         self._ledger = ledger
         self._files = files
+        self.damaged: set[Segment] = set()  # left as they are
         self._look_at_s = monotonic_s() + LOOK_EVERY_S
         self._todo: list[Segment] = []
-        self._damaged: set[Segment] = set()
         self._source = -1
         self._position = 0
         self._epoch = 0
@@ -62,13 +62,17 @@ class Compactor:
         """Whether there is a slice to do now."""
         return bool(self._todo)
 
+    @property
+    def left(self) -> int:
+        """How many segments are still to be emptied."""
+        return len(self._todo)
+
     def step(self) -> None:
         """One slice.  OSError, lmdb.Error or SpoolError if it cannot be done: `give_up` then, and all is as before."""
         if not self._todo:
             if monotonic_s() < self._look_at_s:
                 return
-            self._look_at_s = monotonic_s() + LOOK_EVERY_S
-            self._todo = self._sparse()
+            self.plan(START_RATIO, SLACK_BYTES)
             return
         segment = self._todo[0]
         if self._source < 0:
@@ -83,6 +87,14 @@ class Compactor:
             os.close(self._source)
             self._source = -1
 
+    def plan(self, start_ratio: float, slack_bytes: int) -> int:
+        """Look for work now: how many segments are to be emptied.  None, unless all bytes are over *start_ratio* times the live ones and
+        *slack_bytes* more.
+        """
+        self._look_at_s = monotonic_s() + LOOK_EVERY_S
+        self._todo = self._sparse(start_ratio, slack_bytes)
+        return len(self._todo)
+
     def give_up(self) -> None:
         """Forget what was planned, write to this file no more, and look again later."""
         self._todo = []
@@ -96,23 +108,23 @@ class Compactor:
         """Give the descriptors back."""
         self.give_up()
 
-    def _sparse(self) -> list[Segment]:
+    def _sparse(self, start_ratio: float, slack_bytes: int) -> list[Segment]:
         """Sealed segments to empty, the sparsest first, if there is enough waste in all."""
         sizes = dict(self._files.names())
         live: dict[Segment, tuple[int, bool]] = {}
         with self._env.begin() as txn:
             for key, value in txn.cursor(self._tables.segment):
-                _, size, sealed = format.SEGMENT_ROW.unpack(value)
+                messages, size, sealed = format.SEGMENT_ROW.unpack(value)
                 epoch, number = format.SEGMENT_KEY.unpack(key)
-                live[epoch, number] = (size, bool(sealed))
+                live[epoch, number] = (size + messages * format.RECORD_HEAD.size, bool(sealed))
         total = sum(sizes.values())
         total_live = sum(size for size, _ in live.values())
-        if total <= START_RATIO * total_live or total - total_live < SLACK_BYTES:
+        if total <= start_ratio * total_live or total - total_live < slack_bytes:
             return []
         ratios = [
             (size / sizes[segment], segment)
             for segment, (size, sealed) in live.items()
-            if sealed and segment not in self._damaged and not segment[1] & format.LARGE and sizes.get(segment) and size < SPARSE * sizes[segment]
+            if sealed and segment not in self.damaged and not segment[1] & format.LARGE and sizes.get(segment) and size < SPARSE * sizes[segment]
         ]
         return [segment for _, segment in sorted(ratios)]
 
@@ -138,7 +150,7 @@ class Compactor:
                     continue
                 data = os.pread(self._source, size, offset)
                 if len(data) != size or old.checksum != checksum or format.checksum(data) != checksum:
-                    self._damaged.add(segment)
+                    self.damaged.add(segment)
                     raise SpoolError(f"segment {format.segment_name(*segment)} is damaged at {offset}: it is left as it is")
                 copied.append(Copied(message_id, old, self._append(head, data, checksum)))
                 taken += size

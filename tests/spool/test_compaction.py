@@ -127,3 +127,17 @@ def test_a_damaged_segment_is_left_alone_and_said_once(tmp_path: Path) -> None:
     check(spool, spool.reader(), bodies)
     assert spool.log_text().count("is damaged at") == 1
     spool.close()
+
+
+def test_the_heads_of_tiny_bodies_are_no_waste(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=500)
+    for _ in range(40):
+        identity = worker.new_id()
+        worker.send(accept(identity, worker.writer_.write(identity, [b"x"]), "a/v"))
+    worker.writer_.close()
+    spool.step(6)
+    assert len(spool.files()) == 2
+    assert spool.service._compactor.plan(1.0, 0) == 0  # else they were copied for ever
+    spool.close()

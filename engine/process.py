@@ -18,6 +18,7 @@ from engine.errors import EngineError, StartError
 from engine.fastpath import shared_add
 
 HEARTBEAT_ROW_BYTES = 8  # int64 progress
+FDS_PER_CONNECTION = 2  # its socket, and the file of a large body
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38

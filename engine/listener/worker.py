@@ -15,7 +15,7 @@ from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
 from engine.log import EventLog, escape
-from engine.process import Birth, incoming
+from engine.process import FDS_PER_CONNECTION, Birth, incoming
 from engine.reception import Reception
 from engine.spool import SegmentWriter, SpoolLink
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from engine.config import Config
 
 RESERVED_FDS: Final = 64  # log, spool link, segment, listening sockets, what the supervisor handed down
-FDS_PER_CONNECTION: Final = 2  # its socket, and the file of a large body
 GC_THRESHOLDS: Final = (50_000, 20, 50)  # sessions make few cycles; a collection walks only what came after gc.freeze()
 
 

@@ -10,6 +10,7 @@ import socket
 import stat
 
 from engine.errors import StartError
+from engine.process import FDS_PER_CONNECTION
 from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, SPOOL_SOCKET
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
@@ -33,8 +34,11 @@ def who(user: str) -> tuple[int, int]:
 
 
 def descriptors(total_in: int, total_out: int, sockets: int) -> None:
-    """Raise the soft limit on open files to what is needed, or StartError with the number."""
-    need = max(total_in, total_out, sockets) + DESCRIPTORS_OF_A_CHILD
+    """Raise the soft limit on open files to what is needed, or StartError with the number.
+
+    Any one child may come to have all connections of its direction, each with FDS_PER_CONNECTION.
+    """
+    need = max(FDS_PER_CONNECTION * max(total_in, total_out), sockets) + DESCRIPTORS_OF_A_CHILD
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < need and os.geteuid() == 0:
         try:

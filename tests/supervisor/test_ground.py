@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StartError
+from engine.listener.worker import max_connections
 from engine.supervisor import ground, sockets
 from engine.supervisor.start import workers
 
@@ -33,19 +34,25 @@ def test_enough_descriptors_change_nothing(limits: dict[str, tuple[int, int]]) -
 
 
 def test_soft_limit_is_raised_as_needed(limits: dict[str, tuple[int, int]]) -> None:
-    ground.descriptors(2000, 100, 6)
-    assert limits["now"] == (2256, 4096)
+    ground.descriptors(1500, 100, 6)
+    assert limits["now"] == (3256, 4096)
+
+
+@pytest.mark.parametrize("total", [480, 600, 1500])
+def test_one_listener_may_have_all_of_total_max_smtp_in(limits: dict[str, tuple[int, int]], total: int) -> None:
+    ground.descriptors(total, 1, 6)
+    assert max_connections() >= total
 
 
 def test_too_low_a_limit_says_the_number(limits: dict[str, tuple[int, int]]) -> None:
-    with pytest.raises(StartError, match=r"5256 open files are needed for .*-in 100, .*-out 5000 .* limit is 4096.*ulimit -n 5256"):
+    with pytest.raises(StartError, match=r"10256 open files are needed for .*-in 100, .*-out 5000 .* limit is 4096.*ulimit -n 10256"):
         ground.descriptors(100, 5000, 6)
 
 
 def test_root_raises_the_hard_limit(limits: dict[str, tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     ground.descriptors(100, 5000, 6)
-    assert limits["now"] == (5256, 5256)
+    assert limits["now"] == (10256, 10256)
 
 
 def test_missing_user_says_how_to_create_it(monkeypatch: pytest.MonkeyPatch) -> None:

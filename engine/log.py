@@ -11,6 +11,7 @@ import os
 import time
 
 FLUSH_AT_CHARS = 64 * 1024
+OPEN_AGAIN_S = 1.0
 ESCAPED_MAX_CHARS = 1000
 
 _MILLISECONDS = [f"{number:03d}" for number in range(1000)]
@@ -38,13 +39,17 @@ def _is_escaped_bytes(text: str) -> bool:
 
 
 class EventLog:
-    """Appends events of one process to the file at *path*; with an empty path, or while the file cannot be opened, to standard error."""
+    """Appends events of one process to the file at *path*; with an empty path, or while the file cannot be opened, to standard error.
+
+    Opening is tried again with later flushes, at most once in OPEN_AGAIN_S.
+    """
 
     def __init__(self, path: str, role: str) -> None:
         self.path = path
         self.role = role
         self.lost_lines = 0  # since the last time a write succeeded
         self._fd = -1
+        self._open_at_s = 0.0  # not before; 0: it was never tried in vain
         self._lines: list[str] = []
         self._chars = 0
         self._second = -1
@@ -95,16 +100,17 @@ class EventLog:
 
     def _descriptor(self) -> int:
         """The open file; standard error while there is none."""
-        if self._fd < 0 and self.path:
+        if self._fd < 0 and self.path and time.monotonic() >= self._open_at_s:
             try:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 if os.geteuid() == 0:  # the directory is the children's: they must not lead us elsewhere
                     flags |= os.O_NOFOLLOW
                 self._fd = os.open(self.path, flags, 0o640)
             except OSError as error:
-                reason = f"engine: cannot write the log {self.path}: {error.strerror}; it goes to standard error\n"
-                self.path = ""
-                os.write(2, reason.encode("utf-8", "backslashreplace"))
+                if not self._open_at_s:
+                    reason = f"engine: cannot write the log {self.path}: {error.strerror}; it goes to standard error until that is mended\n"
+                    os.write(2, reason.encode("utf-8", "backslashreplace"))
+                self._open_at_s = time.monotonic() + OPEN_AGAIN_S
         return self._fd if self._fd >= 0 else 2
 
     def _enter_second(self, second: int) -> None:

@@ -105,3 +105,18 @@ def test_log_that_cannot_be_opened_goes_to_standard_error(tmp_path: Path, capfd:
     said = capfd.readouterr().err
     assert "cannot write the log" in said
     assert "accepted id=1" in said
+
+
+def test_log_that_can_be_opened_later_is_used_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("engine.log.OPEN_AGAIN_S", 0.0)
+    log = EventLog(str(tmp_path / "later" / "log"), "listener/0")
+    for number in range(3):
+        log.event("accepted", f"id={number}")
+        log.flush()
+    (tmp_path / "later").mkdir()
+    log.event("accepted", "id=3")
+    log.flush()
+    assert (tmp_path / "later" / "log").read_text().count("\n") == 1
+    said = capfd.readouterr().err
+    assert said.count("cannot write the log") == 1 and "id=2" in said and "id=3" not in said
+    log.close()

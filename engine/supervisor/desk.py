@@ -12,6 +12,7 @@ from engine.errors import RemoteProtocolError
 
 MAX_CONNECTIONS = 32
 IDLE_S = 10.0
+ACCEPT_AGAIN_S = 0.5  # after an accept that failed (no descriptor left, say): without a pause we would spin
 
 Answer = Callable[[], tuple[object, bool]]  # -> (data, whether the connection stays open until the engine has ended)
 
@@ -24,10 +25,17 @@ class Desk:
         self._listening = listening
         self._answers = answers
         self._visitors: set[_Visitor] = set()
-        selector.register(listening, selectors.EVENT_READ, lambda _events: self._accept())
+        self._deaf_until_s = 0.0  # nobody is let in until then
+        self._open()
+
+    def _open(self) -> None:
+        self._deaf_until_s = 0.0
+        self._selector.register(self._listening, selectors.EVENT_READ, lambda _events: self._accept())
 
     def close_idle(self, now_s: float) -> None:
         """Send away who neither asked nor read in time."""
+        if self._deaf_until_s and now_s > self._deaf_until_s:
+            self._open()
         for visitor in [visitor for visitor in self._visitors if visitor.until_s <= now_s]:
             visitor.close()
 
@@ -35,13 +43,18 @@ class Desk:
         """Everybody's connection and the socket are gone: those who waited for the end see it."""
         for visitor in list(self._visitors):
             visitor.close()
-        self._selector.unregister(self._listening)
+        if not self._deaf_until_s:
+            self._selector.unregister(self._listening)
         self._listening.close()
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listening.accept()
-        except OSError:  # it went before we came, or no descriptor is left: the next turn tries again
+        except (BlockingIOError, ConnectionAbortedError):  # it went before we came
+            return
+        except OSError:
+            self._selector.unregister(self._listening)
+            self._deaf_until_s = monotonic_s() + ACCEPT_AGAIN_S
             return
         connection.setblocking(False)
         if len(self._visitors) >= MAX_CONNECTIONS:

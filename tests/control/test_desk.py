@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
 import threading
@@ -180,3 +181,21 @@ def test_spool_process_is_asked_in_its_frames(tmp_path: Path) -> None:
     assert ask_spool(str(tmp_path / "s.sock"), {"q": "counts"}) == {"ok": True, "messages": 3}
     thread.join()
     assert msgspec.msgpack.decode(heard[1]) == {"q": "counts"}
+
+
+def test_without_a_descriptor_it_tries_again_a_little_later(served: Served) -> None:
+    client = served.connect()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for key, events in served.selector.select(PATIENCE_S):
+            key.data(events)
+        assert served.selector.select(0) == []  # it would spin
+        served.desk.close_idle(monotonic_s())
+        assert served.selector.select(0) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    served.desk.close_idle(monotonic_s() + 1)
+    client.sendall(b'{"command":"status"}\n')
+    assert b"not today" in served.hear(client)
+    client.close()

@@ -183,7 +183,7 @@ class SpoolReader:
         try:
             checksum = position = 0
             while position < body.size_bytes:
-                data = os.pread(descriptor, min(CHUNK_BYTES, body.size_bytes - position), body.offset + position)
+                data = _pread(descriptor, min(CHUNK_BYTES, body.size_bytes - position), body.offset + position, body)
                 if not data:
                     raise BodyCorrupt(f"{_where(body)}: the file ends inside a body")
                 checksum = format.checksum(data, checksum)
@@ -202,11 +202,7 @@ class SpoolReader:
                 _close_aside(self._files.pop(key))
 
     def _body(self, body: Body, message_id: bytes) -> bytes:
-        descriptor = self._file(body)
-        try:
-            data = os.pread(descriptor, _RECORD_HEAD_BYTES + body.size_bytes, body.offset - _RECORD_HEAD_BYTES)
-        except OSError as error:
-            raise BodyMissing(f"{_where(body)}: {error.strerror or error}") from error
+        data = _pread(self._file(body), _RECORD_HEAD_BYTES + body.size_bytes, body.offset - _RECORD_HEAD_BYTES, body)
         if len(data) != _RECORD_HEAD_BYTES + body.size_bytes:
             raise BodyCorrupt(f"{_where(body)}: the file ends inside a body")
         if data[:_RECORD_HEAD_BYTES] != format.record_head(message_id, body.size_bytes, body.checksum):
@@ -219,7 +215,7 @@ class SpoolReader:
 
     def _open_body(self, body: Body, message_id: bytes) -> int:
         descriptor = self._file(body)
-        head = os.pread(descriptor, _RECORD_HEAD_BYTES, body.offset - _RECORD_HEAD_BYTES)
+        head = _pread(descriptor, _RECORD_HEAD_BYTES, body.offset - _RECORD_HEAD_BYTES, body)
         if head != format.record_head(message_id, body.size_bytes, body.checksum):
             raise BodyCorrupt(f"{_where(body)}: another record lies there")
         return descriptor
@@ -251,6 +247,13 @@ class SpoolReader:
         while len(self._files) > MAX_OPEN:
             os.close(self._files.popitem(last=False)[1])
         return descriptor
+
+
+def _pread(descriptor: int, size: int, offset: int, body: Body) -> bytes:
+    try:
+        return os.pread(descriptor, size, offset)
+    except OSError as error:
+        raise BodyMissing(f"{_where(body)}: {error.strerror or error}") from error
 
 
 def _close_aside(descriptor: int) -> None:

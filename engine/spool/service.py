@@ -38,6 +38,7 @@ RESUME_WITHIN_S = 30.0  # epochs of the life before wait this long for their wor
 OUTBOX_BOUND = 2_000_000  # records that no sink has: past this mail is refused, past twice this sending stops
 SPACE_CHECK_S = 0.25
 READER_CHECK_S = 60.0
+ACCEPT_AGAIN_S = 0.5  # after an accept that failed (no descriptor left, say): without a pause we would spin
 MAX_SESSIONS = 1024
 
 
@@ -84,6 +85,7 @@ class SpoolService:
         self._next_reader_check_s = monotonic_s() + READER_CHECK_S
         self._group_weight = 0  # operations and recipients in it
         self._group_bytes = 0
+        self._deaf_until_s = 0.0  # no connection is accepted until then
         self._poller = select.epoll()
         self._listener = listener
         listener.setblocking(False)
@@ -167,6 +169,8 @@ class SpoolService:
                 return
             except OSError as error:
                 self.log.event("spool", f"cannot accept a connection: {error}")
+                self._poller.modify(self._listener.fileno(), 0)
+                self._deaf_until_s = monotonic_s() + ACCEPT_AGAIN_S
                 return
             if len(self._sessions) >= MAX_SESSIONS:
                 connection.close()
@@ -416,6 +420,9 @@ class SpoolService:
 
     def _housekeep(self) -> None:
         now_s = monotonic_s()
+        if self._deaf_until_s and now_s > self._deaf_until_s:
+            self._deaf_until_s = 0.0
+            self._poller.modify(self._listener.fileno(), select.EPOLLIN)
         if self._resumable and now_s > self._resume_until_s:
             self._group += [(None, 0, Close(epoch), None) for epoch in self._resumable]
             self._resumable = {}

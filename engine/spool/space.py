@@ -15,14 +15,14 @@ RESUME_FACTOR = 1.05  # refuse below the bound, resume only clearly above it
 
 
 class Space:
-    """Room on the file system of the spool at *root*."""
+    """Room for the spool at *root*, whose directories are there."""
 
     def __init__(self, root: Path, min_free_bytes: int = 0, ballast_bytes: int = BALLAST_BYTES) -> None:
         self.min_free_bytes = min_free_bytes or DEFAULT_MIN_FREE_BYTES
         self.ballast_bytes = ballast_bytes
         self.refusal: str | None = None  # why new mail is refused
         self.full = False  # a commit failed for want of room, and none has succeeded since
-        self._root = root
+        self._directories = (root, root / format.INDEX, root / format.BODIES)  # any of them may be a file system of its own
         self._ballast = root / format.BALLAST
 
     def check(self, map_used_bytes: int, map_size_bytes: int) -> str | None:
@@ -61,9 +61,8 @@ class Space:
         self._ballast.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
-        """What an unprivileged process may still write."""
-        found = os.statvfs(self._root)
-        return found.f_bavail * found.f_frsize
+        """What an unprivileged process may still write, on the fullest of the spool's file systems."""
+        return min(found.f_bavail * found.f_frsize for found in map(os.statvfs, self._directories))
 
     def _allocate(self, descriptor: int) -> None:
         os.posix_fallocate(descriptor, 0, self.ballast_bytes)

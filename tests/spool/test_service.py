@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -507,3 +508,21 @@ def test_the_names_of_new_files_are_synced_before_anything_is_promised(tmp_path:
     put(listener(spool), "a/v")
     assert spool.root / format.BODIES in synced
     spool.close()
+
+
+def test_without_a_descriptor_for_a_connection_it_tries_again_a_little_later(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.spool.service.ACCEPT_AGAIN_S", 3600.0)
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(spool.base / "socket"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        spool.step(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert spool.log_text().count("cannot accept a connection") == 1
+    spool.service._deaf_until_s = 0.001
+    spool.step()
+    assert len(spool.service._sessions) == 1
+    client.close()
+    spool.step()

@@ -11,7 +11,7 @@ import stat
 
 from engine.errors import StartError
 from engine.process import FDS_PER_CONNECTION
-from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, SPOOL_SOCKET
+from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, SPOOL_SOCKET, sync_directory
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
 
@@ -76,15 +76,6 @@ def directory(path: str, mode: int, uid: int, gid: int, what: str) -> None:
         if uid >= 0:
             os.chown(path, uid, gid, follow_symlinks=False)  # its parent may be theirs: they must not lead us elsewhere
     _must_be_usable(path, uid, gid, what)
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in *path* durable: what is promised inside a directory is worth no more than its name."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _must_be_usable(path: str, uid: int, gid: int, what: str) -> None:

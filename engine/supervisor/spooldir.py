@@ -42,6 +42,8 @@ def claim(path: str, wait_s: float = WAIT_FOR_SURVIVORS_S) -> int:
         if not _lock(fd):
             _outlive(path, fd, wait_s)
         os.pwrite(fd, MARK, 0)
+        os.fsync(fd)  # before anything else lies here: without its mark the directory would be foreign after a power cut
+        sync_directory(path)
     except BaseException:
         os.close(fd)
         raise
@@ -57,8 +59,17 @@ def refuse_foreign(path: str) -> None:
         mark = Path(path, LOCK).read_bytes()
     except OSError:
         mark = b"?"
-    if mark != MARK and not (mark == b"" and names <= {LOCK}):
+    if mark != MARK and not (mark.strip(b"\0") == b"" and names <= {LOCK}):  # a power cut before it was synced may leave nothing or zeros
         raise StartError(f"spool {path}: the directory is not empty and not a spool of this engine; nothing in it was touched: give an empty one")
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in *path* durable: what is promised inside a directory is worth no more than its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

@@ -97,3 +97,23 @@ def test_fresh_disk_or_start_that_got_no_further_is_ours(spool: Path, names: lis
     for name in names:
         (spool / name).touch()
     os.close(spooldir.claim(str(spool)))
+
+
+@pytest.mark.parametrize("mark", [b"", bytes(len(spooldir.MARK))])
+def test_a_lock_that_a_power_cut_left_unmarked_is_ours(spool: Path, mark: bytes) -> None:
+    (spool / "lock").write_bytes(mark)
+    os.close(spooldir.claim(str(spool)))
+    assert (spool / "lock").read_bytes() == spooldir.MARK
+
+
+def test_the_mark_is_on_the_disk_before_anything_else_lies_there(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    os.close(spooldir.claim(str(spool)))
+    assert synced == ["lock", spool.name]

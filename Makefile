@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers clean lock
+.PHONY: start user test check debug bench peers chaos clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -46,6 +46,10 @@ bench: $(VENV)/.dev $(FASTPATH)
 
 peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)
+
+# FLAGS="--seed 7 --kills 500 --minutes 20": what it draws is in its seed, which it prints.
+chaos: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS) $(FLAGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info bench/bin

@@ -21,6 +21,8 @@ from engine.errors import SpoolError, StartError
 FORMAT_VERSION = 1
 MARKER = "SPOOL"
 INDEX = "index"
+DRAFT = "index.new"  # an index that is being made, until it takes the other's place
+DATA = "data.mdb"
 BODIES = "bodies"
 BALLAST = "ballast"
 _MARKER_TEXT = re.compile(r"engine spool, format (\d+)\n\Z")

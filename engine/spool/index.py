@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +40,16 @@ def open_for_writing(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) ->
 
     What the last owner committed is synced before this returns: it may have been killed between writing and syncing.
     """
-    env = _open(path, map_size_bytes, readonly=False)
+    shutil.rmtree(path / format.DRAFT, ignore_errors=True)  # of somebody who was killed
+    if not (path / format.INDEX / format.DATA).exists():
+        _make(path, map_size_bytes)
+    env = _open(path / format.INDEX, map_size_bytes, readonly=False)
     try:
         with env.begin(write=True) as txn:
             tables = Tables(lambda name: env.open_db(name, txn=txn))
             _check_version(path, txn, tables)
         env.sync(True)
+        format.sync_directory(path / format.INDEX)  # LMDB syncs its file, never the file's name
     except BaseException:
         env.close()
         raise
@@ -52,7 +58,7 @@ def open_for_writing(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) ->
 
 def open_for_reading(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) -> tuple[lmdb.Environment, Tables]:
     """The same, read-only; SpoolError if the spool process has not made it yet or its format is another."""
-    env = _open(path, map_size_bytes, readonly=True)
+    env = _open(path / format.INDEX, map_size_bytes, readonly=True)
     try:
         tables = Tables(lambda name: env.open_db(name, create=False))
         with env.begin() as txn:
@@ -75,12 +81,22 @@ def open_copy(directory: Path) -> lmdb.Environment:
     )
 
 
-def _open(path: Path, map_size_bytes: int, *, readonly: bool) -> lmdb.Environment:
-    directory = str(path / format.INDEX)
+def _make(path: Path, map_size_bytes: int) -> None:
+    """A new index, which appears whole: LMDB refuses for ever what a power cut leaves of its first two pages."""
+    draft = path / format.DRAFT
+    draft.mkdir(mode=0o700)
+    env = _open(draft, map_size_bytes, readonly=False)
+    with env, env.begin(write=True) as txn:  # synced with the commit
+        _check_version(path, txn, Tables(lambda name: env.open_db(name, txn=txn)))
+    os.replace(draft / format.DATA, path / format.INDEX / format.DATA)
+    shutil.rmtree(draft)
+
+
+def _open(directory: Path, map_size_bytes: int, *, readonly: bool) -> lmdb.Environment:
     for attempt in range(_OPEN_TRIES):
         try:
             env = lmdb.open(
-                directory,
+                str(directory),
                 lib_version=0,
                 map_size=map_size_bytes,
                 max_readers=format.MAX_READERS,

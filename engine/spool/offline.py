@@ -23,8 +23,6 @@ from engine.spool.compaction import Compactor
 from engine.spool.files import SegmentFiles
 from engine.spool.index import Tables
 
-DRAFT = "index.new"  # the copy of the index until it takes its place
-DATA = "data.mdb"
 TRIM_ROWS = 10_000  # outbox rows deleted in one transaction
 MARGIN_BYTES = 2 * format.SEGMENT_BYTES  # free space that a rewritten segment may take before the old one goes
 
@@ -109,7 +107,7 @@ def opened(root: Path) -> Iterator[Offline]:
 
 def present(root: Path) -> None:
     """StartError unless there is a spool in *root*."""
-    for name in (format.MARKER, f"{format.INDEX}/{DATA}", format.BODIES):
+    for name in (format.MARKER, f"{format.INDEX}/{format.DATA}", format.BODIES):
         if not (root / name).exists():
             raise StartError(f"there is no spool in {root} (no {name}): see <spool> in the configuration, and --state-dir")
 
@@ -119,7 +117,7 @@ def compact(root: Path, progress: Progress = lambda what, done, total: None) -> 
 
     StartError: too little free space, and nothing was changed.  SpoolError: it could not be done; what was done up to there is sound.
     """
-    shutil.rmtree(root / DRAFT, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(root / format.DRAFT, ignore_errors=True)  # of one that was killed
     try:
         with opened(root) as spool:
             index_before, bodies_before = _index_bytes(root), spool.bodies_bytes()
@@ -138,7 +136,7 @@ def compact(root: Path, progress: Progress = lambda what, done, total: None) -> 
     except (lmdb.Error, OSError, msgspec.DecodeError) as error:
         raise SpoolError(f"spool {root} cannot be compacted: {error}; it is whole, and `engine spool check` says more") from error
     finally:
-        shutil.rmtree(root / DRAFT, ignore_errors=True)
+        shutil.rmtree(root / format.DRAFT, ignore_errors=True)
     return Compacted(index_before, _index_bytes(root), bodies_before, bodies_after, orphans, emptied, damaged)
 
 
@@ -173,16 +171,16 @@ def _must_have_room(root: Path, index_bytes: int) -> None:
 
 
 def _index_bytes(root: Path) -> int:
-    return (root / format.INDEX / DATA).stat().st_size
+    return (root / format.INDEX / format.DATA).stat().st_size
 
 
 def _copy_index(spool: Offline) -> None:
     """A copy without free pages in DRAFT: synced, and compared row by row."""
-    draft = spool.root / DRAFT
+    draft = spool.root / format.DRAFT
     draft.mkdir(mode=0o700)
     spool.env.copy(str(draft), compact=True)
-    (draft / DATA).chmod(0o600)
-    descriptor = os.open(draft / DATA, os.O_RDONLY | os.O_CLOEXEC)
+    (draft / format.DATA).chmod(0o600)
+    descriptor = os.open(draft / format.DATA, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -203,5 +201,5 @@ def _same_rows(env: lmdb.Environment, copy: lmdb.Environment, name: bytes) -> bo
 
 def _put_in_place(root: Path) -> None:
     """Let the copy be the index: from one moment to the next, whatever happens."""
-    os.replace(root / DRAFT / DATA, root / format.INDEX / DATA)
+    os.replace(root / format.DRAFT / format.DATA, root / format.INDEX / format.DATA)
     format.sync_directory(root / format.INDEX)

@@ -60,7 +60,6 @@ class SpoolService:
         self.log = log
         self.outbox_bound = outbox_bound
         self.env, self.tables = index.open_for_writing(self.root, map_size_bytes)
-        format.sync_directory(self.root / format.INDEX)  # LMDB syncs its file, never the file's name
         self.files = files or SegmentFiles(self.root / format.BODIES)
         self.space = space or Space(self.root)
         self.groups = 0

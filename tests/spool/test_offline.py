@@ -71,7 +71,7 @@ def test_it_gives_space_back_and_the_engine_goes_on(tmp_path: Path) -> None:
     assert done.segments_emptied > 3 and done.segments_damaged == 0
     assert (root / "index" / "data.mdb").stat().st_size == done.index_after_bytes
     assert (root / "index" / "data.mdb").stat().st_mode & 0o777 == 0o600
-    assert not (root / offline.DRAFT).exists()
+    assert not (root / format.DRAFT).exists()
     spool = Spool(tmp_path)
     assert "epochs_waiting=0 orphans_removed=0" in spool.log_text()
     worker = Worker(spool)
@@ -107,7 +107,7 @@ def test_cut_short_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whe
     def cut(*arguments: Any, **keywords: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls > (1 if where == "_move" else 0) and (where != "fsync" or offline.DRAFT in os.readlink(f"/proc/self/fd/{arguments[0]}")):
+        if calls > (1 if where == "_move" else 0) and (where != "fsync" or format.DRAFT in os.readlink(f"/proc/self/fd/{arguments[0]}")):
             raise Copied
         return real(*arguments, **keywords)
 
@@ -119,7 +119,7 @@ def test_cut_short_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whe
     whole(root, kept)
     offline.compact(root)
     whole(root, kept)
-    assert not (root / offline.DRAFT).exists()
+    assert not (root / format.DRAFT).exists()
 
 
 def test_without_room_it_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

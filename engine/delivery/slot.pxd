@@ -13,8 +13,8 @@ cdef class Slot:
     cdef object _total_out
     cdef object _log
     cdef readonly object _pool
-    cdef set _connections
-    cdef set _openings
+    cdef dict _connections
+    cdef dict _openings
     cdef object _streams
     cdef readonly object _opener
     cdef bint _pump_planned

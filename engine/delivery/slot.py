@@ -52,8 +52,8 @@ class Slot:
         self._total_out = total_out
         self._log = log
         self._pool = IdlePool()
-        self._connections: set[Connection] = set()
-        self._openings: set[asyncio.Task[None]] = set()
+        self._connections: dict[Connection, None] = {}  # the oldest first: what happens to several at once happens in a known order
+        self._openings: dict[asyncio.Task[None], None] = {}
         self._streams = Streams(asyncio.get_running_loop())
         self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
         self._pump_planned = False
@@ -160,7 +160,7 @@ class Slot:
             return False
         self.scheduler.connecting_to(queue)
         task = asyncio.get_running_loop().create_task(self._open(queue, source))
-        self._openings.add(task)
+        self._openings[task] = None
         task.add_done_callback(self._opening_done)
         return True
 
@@ -176,7 +176,7 @@ class Slot:
         self.plan()
 
     def _opening_done(self, task: asyncio.Task[None]) -> None:
-        self._openings.discard(task)
+        del self._openings[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error  # a fault of ours: the loop's exception handler ends this process
 
@@ -268,11 +268,11 @@ class Slot:
 
     def watch(self, connection: Connection) -> None:
         """See `connection.Owner`."""
-        self._connections.add(connection)
+        self._connections[connection] = None
 
     def unwatch(self, connection: Connection) -> None:
         """See `connection.Owner`."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def opened(self, connection: Connection) -> None:
         """See `connection.Owner`."""

@@ -43,7 +43,7 @@ class Listener:
         self._max_connections = max_connections
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time()  # as of the last tick: exact enough for deadlines, and free
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # the oldest first
         self._streams = Streams(self._loop)
         self._servers: list[Callable[[], None]] = []  # what ends accepting on each socket
         self.ended: asyncio.Future[None] = self._loop.create_future()  # done when draining is: no connection is left
@@ -76,7 +76,7 @@ class Listener:
 
     def enter(self, connection: Connection) -> Reply | None:
         """Take a new connection in; a Reply if it must go again at once."""
-        self._connections.add(connection)
+        self._connections[connection] = None
         if len(self._connections) > self._max_connections or not self._incoming.take():
             self.refusals.say(f"client={connection.ip} reply={TOO_MANY.text}")
             return TOO_MANY
@@ -85,7 +85,7 @@ class Listener:
 
     def leave(self, connection: Connection) -> None:
         """It is closed."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if connection.counted:
             connection.counted = False
             self._incoming.give()

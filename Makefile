@@ -42,7 +42,7 @@ debug: $(VENV)/.dev
 	@echo "annotated source: engine/_fastpath.html"
 
 bench: $(VENV)/.dev $(FASTPATH)
-	$(BIN)/python -m bench.end_to_end --compare floor,postfix $(FLAGS)
+	$(BIN)/python -m bench $(FLAGS)
 
 peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from bench.postfix import free_port, wait_for_greeting
+from bench.peer import free_port, wait_for_greeting
 from bench.processes import Measured, Process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,13 +44,15 @@ class EngineProcess:
     accounting file with records d, b, t and tq.
     """
 
-    def __init__(self, directory: Path, conf_text: str = "", *, start_timeout_s: float = 30, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, conf_text: str = "", *, start_timeout_s: float = 30, arguments: Sequence[str] = (), cgroup: bool = False
+    ) -> None:
         self.directory = directory.resolve()
         self.conf = self.directory / "engine.conf"
         self.start_timeout_s = start_timeout_s
         self.cpu_us = 0  # of all starts that have ended, exact
         self.status: int | None = None  # exit status of the last start
-        self._arguments = list(arguments)
+        self._arguments, self._cgroup = list(arguments), cgroup
         self._measured: Measured | None = None
         self._abandoned: list[Measured] = []  # starts whose supervisor was killed: survivors may still run
         self._ports: dict[str, int] = {}
@@ -107,7 +109,7 @@ class EngineProcess:
         report = self.directory / f"usage-{self._starts_made}.json"  # of its own: an abandoned start writes its report later
         self._measured = Measured(
             self.command("start", "-c", str(self.conf), *self._arguments), report=report, log=self.directory / "output",
-            environment=self._environment(), cwd=self.directory,
+            environment=self._environment(), cwd=self.directory, cgroup=self._cgroup,
         )  # fmt: skip
         if wait:
             self.wait_until_up()
@@ -154,6 +156,10 @@ class EngineProcess:
     def cpu_by_role(self) -> dict[str, int]:
         """Microseconds of CPU so far in this start, `ended` for children that are gone."""
         return self._measured.cpu_by_role() if self._measured else {}
+
+    def used_us(self) -> int:
+        """The same as one figure; exact in a control group (*cgroup*)."""
+        return self._measured.used_us() if self._measured else 0
 
     def signal(self, number: int, role: str = "supervisor") -> None:
         """Send a signal to one process."""

@@ -37,6 +37,7 @@ class Load:
     deadline_s: int = 600
     headers: tuple[str, ...] = ()
     rate: int = 0  # messages a second, 0: as fast as they go
+    seconds: float = 0  # begin no more after so long; 0: all messages
     domain_suffix: str = ".example"
 
 

@@ -1,22 +1,27 @@
-"""One load through one system, measured: the C floor, Postfix, the engine.  Each run gives `Figures`; end_to_end.py compares them."""
+"""One load through one system, measured: the C floor, a peer, the engine.  Each run gives `Figures`; end_to_end.py and table.py compare them."""
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.engine_process import EngineProcess
 from bench.load import Balance, Load, LoadError, Sent, Sink, Source, balance
-from bench.postfix import Postfix
+from bench.peer import CONCURRENCY, Peer
 from bench.processes import Process
 
-Progress = Callable[[str, int, int, int], None]  # name, accepted, delivered, of how many
+Progress = Callable[[str, int, int, int], None]  # name, accepted, delivered, of how many (0: nobody knows)
 GRACE_S = 60.0  # how long nothing may arrive before a run that lacks mail is given up
 SAMPLE_S = 0.5
-CONCURRENCY = 50  # connections out, the same for all
+DEAD_HOST = "127.0.0.66"  # an address of its own: that a host is down is remembered by address
+REST_S = 30.0  # how long an engine may go on working after an injection
+RESTING_US = 25_000  # of CPU in half a second is rest
+ENDLESS = 150_000  # messages that no load of a few seconds reaches; with 1,000 recipients each they stay below the load pair's highest number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +31,20 @@ class Figures:
     name: str
     load: Load
     accepted: int
+    failed: int
     seconds: float  # from the first connection to the last arrival
     accepted_per_s: float
     delivered_per_s: float  # recipients
     cpu_us_per_message: float  # from the start of the load to the last record
-    cpu_us_by_role: dict[str, float]  # the same, split
+    cpu_us_by_role: dict[str, float]  # split, in ticks
     whole_cpu_us_per_message: float  # start and stop included, exact
     accept_us: dict[str, int]
     latency_us: dict[str, int]  # from 250 to arrival
     peak_anonymous_bytes: int
+    peak_resident_bytes: int  # shared pages once for each process
     balance: Balance
     connections: int  # at the sink
+    source_ips: int  # seen by the sink
     d_records: int | None = None
     kills: tuple[str, ...] = ()
     errors: dict[str, int] = field(default_factory=dict)
@@ -44,6 +52,31 @@ class Figures:
     def as_json(self) -> dict[str, Any]:
         """For the result file."""
         return asdict(self)
+
+
+class Server(Protocol):
+    """What runs between source and sink."""
+
+    def processes(self) -> Sequence[Process]:
+        """Its living processes."""
+
+    def used_us(self) -> int:
+        """CPU time of all of them so far, and of those that have ended."""
+
+    def cpu_by_role(self) -> dict[str, int]:
+        """The same, split."""
+
+
+class _Meter:
+    """CPU time of a server from now on."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._before_us, self._before = server, server.used_us(), server.cpu_by_role()
+
+    def read(self) -> tuple[int, dict[str, int]]:
+        """(microseconds, the same by role)."""
+        used_us = self._server.used_us() - self._before_us
+        return used_us, {role: used - self._before.get(role, 0) for role, used in self._server.cpu_by_role().items()}
 
 
 @dataclass(slots=True)
@@ -54,28 +87,39 @@ class _Watched:
     processes: Callable[[], Sequence[Process]]
     progress: Progress
     at_accepted: Callable[[int], None] = lambda _accepted: None
+    before: int = 0  # recipients that had arrived at the sink before this load
     peak_anonymous_bytes: int = 0
+    peak_resident_bytes: int = 0
     _next_sample_s: float = 0.0
 
     def look(self, source: Source, sink: Sink) -> int:
-        """Sample memory if due, show progress; the distinct recipients that have arrived."""
-        accepted, arrived = source.accepted(), sink.received()[2]
+        """Sample memory if due, show progress; the distinct recipients of this load that have arrived."""
+        load, accepted, arrived = source.load, source.accepted(), sink.received()[2] - self.before
         if time.monotonic() >= self._next_sample_s:
-            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, sum(process.anonymous_bytes for process in self.processes()))
+            living = self.processes()
+            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, sum(process.anonymous_bytes for process in living))
+            self.peak_resident_bytes = max(self.peak_resident_bytes, sum(process.resident_bytes for process in living))
             self._next_sample_s = time.monotonic() + SAMPLE_S
-        self.progress(self.name, accepted, arrived // source.load.recipients, source.load.messages)
+        self.progress(self.name, accepted, arrived // load.recipients, 0 if load.seconds else load.messages)
         self.at_accepted(accepted)
         return arrived
 
 
-def _drive(load: Load, port: int, sink: Sink, directory: Path, watched: _Watched) -> tuple[Sent, Balance, float]:
-    """Run the load until all has arrived, or nothing more does: what was sent, the balance, seconds to the last arrival."""
+def _drive(load: Load, port: int, sink: Sink, directory: Path, watched: _Watched, first: int = 0) -> tuple[Sent, Balance, float]:
+    """Run the load until all has arrived, or nothing more does: what was sent, the balance, seconds to the last arrival.
+
+    *first* is the number of its first message, where another load has ended at this sink before.
+    """
     began = time.monotonic()
-    source = Source(load, port, directory)
+    watched.before = sink.received()[2]
+    source = Source(load, port, directory, first=first)
     try:
         while source.running():
             watched.look(source, sink)
-            if time.monotonic() - began > load.deadline_s + 10:
+            passed_s = time.monotonic() - began
+            if load.seconds and passed_s > load.seconds:
+                source.interrupt()
+            if passed_s > load.deadline_s + 10:
                 raise LoadError(f"{watched.name}: the source did not end within {load.deadline_s + 10} s")
             time.sleep(0.02)
         sent = source.finish(10)
@@ -88,28 +132,28 @@ def _drive(load: Load, port: int, sink: Sink, directory: Path, watched: _Watched
             arrived, last_s = now, time.monotonic()
         if arrived >= sent.accepted * load.recipients or time.monotonic() - last_s > GRACE_S:
             summary = sink.summary()
-            found = balance(load, sent, sink.counts(), sink.times_us())
+            found = balance(load, sent, sink.counts(), sink.times_us(), first)
             if not found.lost or time.monotonic() - last_s > GRACE_S:
                 return sent, found, max(summary["last_us"] / 1e6 - began, 1e-6)
         time.sleep(0.02)
 
 
 def _figures(
-    load: Load, watched: _Watched, driven: tuple[Sent, Balance, float], sink: Sink, by_role: dict[str, int], whole_us: int, **more: Any
+    load: Load, watched: _Watched, driven: tuple[Sent, Balance, float], sink: Sink, used: tuple[int, dict[str, int]], whole_us: int, **more: Any
 ) -> Figures:
     sent, found, seconds = driven
+    used_us, by_role = used
     messages = max(sent.accepted, 1)
+    summary = sink.summary()
     return Figures(
-        name=watched.name, load=load, accepted=sent.accepted, seconds=seconds, accepted_per_s=sent.accepted / max(sent.seconds, 1e-6),
-        delivered_per_s=sink.received()[2] / seconds, cpu_us_per_message=sum(by_role.values()) / messages,
+        name=watched.name, load=load, accepted=sent.accepted, failed=sent.failed, seconds=seconds,
+        accepted_per_s=sent.accepted / max(sent.seconds, 1e-6), delivered_per_s=(sink.received()[2] - watched.before) / seconds,
+        cpu_us_per_message=used_us / messages,
         cpu_us_by_role={role: used / messages for role, used in sorted(by_role.items(), key=lambda item: -item[1]) if used},
         whole_cpu_us_per_message=whole_us / messages, accept_us=sent.accept_us or {}, latency_us=found.latency_us,
-        peak_anonymous_bytes=watched.peak_anonymous_bytes, balance=found, connections=sink.summary()["connections"], errors=sent.errors, **more,
+        peak_anonymous_bytes=watched.peak_anonymous_bytes, peak_resident_bytes=watched.peak_resident_bytes, balance=found,
+        connections=summary["connections"], source_ips=len({each["ip"] for each in summary["peers"]}), errors=sent.errors, **more,
     )  # fmt: skip
-
-
-def _spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    return {role: used - before.get(role, 0) for role, used in after.items()}
 
 
 def floor(load: Load, directory: Path, progress: Progress) -> Figures:
@@ -119,39 +163,43 @@ def floor(load: Load, directory: Path, progress: Progress) -> Figures:
         watched = _Watched("smtp-source floor" if load.smtp_source else "floor", list, progress)
         driven = _drive(load, sink.port, sink, directory, watched)
         by_role = {"source": driven[0].cpu_us, "sink": sink.summary()["cpu_us"]}
-        return _figures(load, watched, driven, sink, by_role, sum(by_role.values()))
+        return _figures(load, watched, driven, sink, (sum(by_role.values()), by_role), sum(by_role.values()))
 
 
-def postfix(load: Load, directory: Path, progress: Progress) -> Figures:
-    """The same through a tuned Postfix of its own (bench/peers/postfix)."""
+def through(which: Peer, load: Load, directory: Path, progress: Progress) -> Figures:
+    """The same through a peer of its own (bench/peers)."""
     load = replace(load, retry=False)
-    root = directory / "postfix"
-    with Sink(directory, name="postfix-sink") as sink, Postfix(root, relayhost=f"[127.0.0.1]:{sink.port}", concurrency=CONCURRENCY) as server:
-        watched = _Watched("postfix", server.measured.processes, progress)
-        before = server.measured.cpu_by_role()
+    with Sink(directory, name=f"{which.name}-sink") as sink, which.start(directory / which.name, sink.port) as server:
+        watched = _Watched(which.name, server.processes, progress)
+        meter = _Meter(server)
         driven = _drive(load, server.port, sink, directory, watched)
-        after = server.measured.cpu_by_role()
-        whole = server.stop()["cpu_us"]
-        return _figures(load, watched, driven, sink, _spent(before, after), whole)
+        used = meter.read()
+        return _figures(load, watched, driven, sink, used, server.stop())
 
 
-def engine_conf(sink_port: int, slots: int, listener_workers: int) -> str:
-    """The engine's configuration for a run: one route, and with *slots* > 0 so many virtual MTAs on 127.0.0.11 and up, taken in turn."""
+def source_address(number: int) -> str:
+    """Of virtual MTA *number*, from 1: 127.0.0.11, 127.0.0.12 ... 127.0.0.210, 127.0.1.11 ..."""
+    return f"127.0.{(number - 1) // 200}.{(number - 1) % 200 + 11}"
+
+
+def engine_conf(sink_port: int, *, virtual_mtas: int = 0, delivery_workers: int = 0, listener_workers: int = 0, dead: str = "") -> str:
+    """The engine's configuration for a run: one route, and so many virtual MTAs with an address each, taken in turn.
+
+    Mail for d0.queued.example goes to *dead*, where nobody listens.
+    """
     lines = ["total-max-smtp-in 4000", "total-max-smtp-out 4000"]
-    if listener_workers:
-        lines.append(f"listener-workers {listener_workers}")
+    lines += [f"listener-workers {listener_workers}"] if listener_workers else []
+    lines += [f"delivery-workers {delivery_workers}"] if delivery_workers else []
     lines += ["<source 127.0.0.0/8>", "    always-allow-relaying yes", "    log-connections no"]
-    lines += ["    default-virtual-mta bench"] if slots else []
+    lines += ["    default-virtual-mta bench"] if virtual_mtas else []
     lines.append("</source>")
-    for number in range(1, slots + 1):
-        lines += [f"<virtual-mta mta{number}>", f"    smtp-source-host 127.0.0.{10 + number} mta{number}.example", "</virtual-mta>"]
-    if slots:
-        lines += [
-            f"delivery-workers {slots}",
-            "<virtual-mta-pool bench>",
-            *(f"    virtual-mta mta{number}" for number in range(1, slots + 1)),
-            "</virtual-mta-pool>",
-        ]
+    names = [f"mta{number}" for number in range(1, virtual_mtas + 1)]
+    for number, name in enumerate(names, 1):
+        lines += [f"<virtual-mta {name}>", f"    smtp-source-host {source_address(number)} {name}.example", "</virtual-mta>"]
+    if names:
+        lines += ["<virtual-mta-pool bench>", *(f"    virtual-mta {name}" for name in names), "</virtual-mta-pool>"]
+    if dead:
+        lines += ["<domain d0.queued.example>", f"    smtp-hosts {dead}", "    retry-after 1h", "    bounce-after 4d", "</domain>"]
     lines += [
         "<domain *>",
         f"    smtp-hosts [127.0.0.1]:{sink_port}",
@@ -208,19 +256,82 @@ class LineCount:
         return self.count
 
 
-def engine(load: Load, directory: Path, progress: Progress, *, kills: Sequence[str] = (), slots: int = 0, listener_workers: int = 0) -> Figures:
+def engine(
+    load: Load,
+    directory: Path,
+    progress: Progress,
+    *,
+    kills: Sequence[str] = (),
+    virtual_mtas: int = 0,
+    delivery_workers: int = 0,
+    listener_workers: int = 0,
+) -> Figures:
     """The same through a real `engine start`; with *kills*, SIGKILL for `all` or one role at a time while it runs."""
     load = replace(load, retry=bool(kills))
     with Sink(directory, name="engine-sink") as sink:
-        server = EngineProcess(directory / "engine", engine_conf(sink.port, slots, listener_workers))
+        conf = engine_conf(sink.port, virtual_mtas=virtual_mtas, delivery_workers=delivery_workers, listener_workers=listener_workers)
+        server = EngineProcess(directory / "engine", conf, cgroup=not kills)
         with server:
             watched = _Watched("engine", server.processes, progress, _Killer(server, kills, load.messages) if kills else lambda _accepted: None)
-            before = server.cpu_by_role()
-            driven = _drive(load, server.port, sink, server.directory.parent, watched)
+            meter = _Meter(server)
+            driven = _drive(load, server.port, sink, directory, watched)
             lines = LineCount(server.directory, "d")
             lines.wait(driven[0].accepted * load.recipients, 15)
-            after = server.cpu_by_role()
+            used = meter.read()
             server.stop()
-        by_role = {"all": server.cpu_us} if kills else _spent(before, after)
-        sink.summary()
-        return _figures(load, watched, driven, sink, by_role, server.cpu_us, d_records=lines.look(), kills=tuple(kills))
+        if kills:
+            used = server.cpu_us, {"all": server.cpu_us}
+        return _figures(load, watched, driven, sink, used, server.cpu_us, d_records=lines.look(), kills=tuple(kills))
+
+
+def engine_with_queued(load: Load, directory: Path, progress: Progress, counts: Sequence[int]) -> Iterator[tuple[int, Figures]]:
+    """(recipients queued, the same load beside them), for one engine in which ever more recipients wait for a host that is down."""
+    with ExitStack() as running:
+        closed = running.enter_context(socket.socket())
+        closed.bind((DEAD_HOST, 0))  # never listens: connections are refused, and nobody else gets the port
+        sink = running.enter_context(Sink(directory, name="engine-sink"))
+        conf = engine_conf(sink.port, dead=f"[{DEAD_HOST}]:{closed.getsockname()[1]}")
+        server = running.enter_context(EngineProcess(directory / "engine", conf, cgroup=True))
+        queued = first = arrived = 0
+        for count in counts:
+            _queue(server, directory, progress, count - queued)
+            queued = count
+            watched = _Watched("engine", server.processes, progress)
+            meter = _Meter(server)
+            driven = _drive(load, server.port, sink, directory, watched, first)
+            first += len(driven[0].accept_times_us or ())
+            arrived += driven[0].accepted * load.recipients
+            lines = LineCount(server.directory, "d")
+            lines.wait(arrived, 15)
+            yield (
+                count,
+                _figures(load, watched, driven, sink, meter.read(), 0, d_records=lines.look() - arrived + driven[0].accepted * load.recipients),
+            )
+
+
+def _queue(server: EngineProcess, directory: Path, progress: Progress, recipients: int) -> None:
+    """Inject mail that nobody takes, and wait until the engine rests."""
+    if recipients > 0:
+        each = min(recipients, 1000)
+        load = Load(
+            messages=recipients // each,
+            size_bytes=1024,
+            sessions=10,
+            recipients=each,
+            pipeline=True,
+            per_connection=1000,
+            domain_suffix=".queued.example",
+        )
+        source = Source(load, server.port, directory, name="queued")
+        try:
+            while source.running():
+                progress("engine, queueing", source.accepted() * each, 0, recipients)
+                time.sleep(0.05)
+            if (accepted := source.finish(10).accepted) < load.messages:
+                raise LoadError(f"only {accepted} of {load.messages} messages for the queue that waits were accepted")
+        finally:
+            source.stop()
+    deadline, used_us = time.monotonic() + REST_S, 0
+    while server.used_us() - used_us > RESTING_US and time.monotonic() < deadline:
+        used_us = server.used_us()
+        time.sleep(0.5)

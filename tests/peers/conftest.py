@@ -42,7 +42,7 @@ def need() -> Callable[[str], None]:
         if program in PACKAGES and path_of(program) is None:
             pytest.skip(f"{program} is not installed (apt-get install {PACKAGES[program]}; python -m tests.peers.install)")
         if program == "postfix" and (reason := postfix_missing()):
-            pytest.skip(reason)
+            pytest.skip(f"postfix: {reason}")
 
     return check
 

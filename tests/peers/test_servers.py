@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.postfix import Postfix, free_port, wait_for_greeting
+from bench.peer import free_port, wait_for_greeting
+from bench.postfix import Postfix
 from tests.peers.clients import send_with_smtplib
 from tests.peers.conftest import routed
 from tests.peers.corpus import CORPUS, assert_all_untouched, assert_untouched, large, recipients_in_domains

@@ -21,7 +21,7 @@ from engine.errors import SpoolError, StartError
 FORMAT_VERSION = 1
 MARKER = "SPOOL"
 INDEX = "index"
-DRAFT = "index.new"  # an index that is being made, until it takes the other's place
+DRAFT = "index/new"  # an index that is being made, until it takes the place of the other, on whose file system it is
 DATA = "data.mdb"
 BODIES = "bodies"
 BALLAST = "ballast"

@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers chaos simulate clean lock
+.PHONY: start user test check debug bench peers chaos crash-states simulate clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -46,6 +46,10 @@ bench: $(VENV)/.dev $(FASTPATH)
 
 peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)
+
+# What a power cut could leave of a spool: a life recorded call by call, and every state between two calls; FLAGS="--seed 1f2e3d4c" for one again.
+crash-states: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.crash_states $(FLAGS)
 
 # Seeds by the thousand in simulated time; FLAGS="--seconds 3600 --seeds 1000000", or FLAGS="--seed 4711" for one with its trace.
 simulate: $(VENV)/.dev $(FASTPATH)

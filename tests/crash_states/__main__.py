@@ -1,0 +1,38 @@
+"""Every state that a power cut could leave of a spool: `python -m tests.crash_states [--states N] [--seed S]`.
+
+A spool's life is recorded call by call (workload.py, recorder.py).  Between any two calls the disk may be in many states (disk.py says which); those
+at the edges are all tried, and others at random, up to N.  Each is opened by the real recovery and has to hold exactly the tables of the last
+commit that was made, everything that was answered up to then (history.py), whole bodies and no file too many (engine.spool.check), and to work
+on (trial.py).  Exit status 1 if one does not; it is kept then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+
+from tests.crash_states.explore import explore
+from tests.crash_states.workload import OMISSIONS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash_states", description="Try the states that a power cut could leave of a spool.")
+    parser.add_argument("--states", type=int, default=60_000, help="how many to try (default 60000: all edges and some others)")
+    parser.add_argument("--seed", default="", help="of the workload and of the choice of states; printed if none is given")
+    parser.add_argument("--keep", type=Path, default=Path("var/crash-states"), help="where states that fail are kept")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that try them (default 2)")
+    parser.add_argument("--omit", choices=OMISSIONS, default=OMISSIONS[0], help="a sync that the recorded spool leaves out: states have to fail then")
+    arguments = parser.parse_args()
+    seed = arguments.seed or secrets.token_hex(4)
+    print(f"seed {seed}: python -m tests.crash_states --states {arguments.states} --seed {seed}", flush=True)
+    result = explore(seed, arguments.states, omit=arguments.omit, keep=arguments.keep, jobs=arguments.jobs)
+    print(result)
+    for failure in result.failures:
+        print(failure)
+    return 1 if result.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers chaos crash-states simulate clean lock
+.PHONY: start user test check debug bench peers hostile fuzz chaos crash-states simulate clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -46,6 +46,15 @@ bench: $(VENV)/.dev $(FASTPATH)
 
 peers: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.peers $(FLAGS)
+
+# Attacks from either side, one by one, and what another client and the memory have of them; FLAGS="--seconds 5 idle" ...
+hostile: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.hostile $(FLAGS)
+
+# Coverage-guided, 60 s a target; make fuzz FLAGS="server --seconds 600".  What covers more joins tests/fuzz/corpus.
+fuzz: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(or $(FLAGS),all)
 
 # What a power cut could leave of a spool: a life recorded call by call, and every state between two calls; FLAGS="--seed 1f2e3d4c" for one again.
 crash-states: $(VENV)/.dev $(FASTPATH)

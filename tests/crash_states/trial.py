@@ -46,7 +46,7 @@ def read_tables(env: lmdb.Environment, tables: index.Tables) -> Tables:
 
 def tables_of(data: bytes) -> Tables:
     """All rows of an index that is whole."""
-    with tempfile.TemporaryDirectory(dir=scratch()) as name:
+    with tempfile.TemporaryDirectory(prefix="crash-state-", dir=scratch()) as name:
         (Path(name) / "data.mdb").write_bytes(data)
         with index.open_copy(Path(name)) as env:
             return read_tables(env, index.Tables(lambda table: env.open_db(table, create=False)))
@@ -128,4 +128,5 @@ def at_work(spool: Spool) -> Iterator[str]:
     keys = [key for key, _ in spool.rows() if key[13:25] in identities]
     if worker.do(settle(keys[0])) != [None] or len(spool.rows()) != waiting + 1:
         yield "a new message's outcome is not taken"
+    worker.writer_.close()
     worker.close()

@@ -30,6 +30,7 @@ from bench.opensmtpd import OPENSMTPD
 from bench.peer import Peer, PeerError
 from bench.plan import Row
 from bench.postfix import POSTFIX
+from bench.processes import ControlGroup
 from bench.runs import Figures
 
 PEERS = (POSTFIX, HARAKA, EXIM, OPENSMTPD)
@@ -122,7 +123,7 @@ class Bench:
         if reason := self.missing.get(system):
             self._absent(row, system, reason)
             return
-        work = self._directory / f"{row.key}-{system}"
+        work, before = self._directory / f"{row.key}-{system}", len(self.wrong)
         work.mkdir()
         work.chmod(0o711)
         try:
@@ -135,7 +136,7 @@ class Bench:
         except FAULTS as error:
             self.wrong.append(f"{row.key}, {system}: {error}")
             self._absent(row, system, f"failed: {str(error).splitlines()[0]}")
-        finally:
+        if len(self.wrong) == before:
             shutil.rmtree(work, ignore_errors=True)
 
     def _absent(self, row: Row, system: str, reason: str) -> None:
@@ -150,7 +151,8 @@ class Bench:
             for count, figures in runs.engine_with_queued(load, work, progress, row.queued):
                 yield row.title.format(count), figures
         elif system == "engine":
-            yield row.title, runs.engine(load, work, progress, virtual_mtas=row.virtual_mtas, delivery_workers=row.delivery_workers)
+            figures = runs.engine(load, work, progress, virtual_mtas=row.virtual_mtas, delivery_workers=row.delivery_workers)
+            yield row.title.format(figures.accepted / load.domains), figures
         elif system == "floor":
             yield row.title, runs.floor(load, work, progress)
         else:
@@ -202,13 +204,17 @@ def _selected(arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
 
 @contextmanager
 def _directory(parent: Path) -> Iterator[Path]:
+    """A place to run in, gone when it was left empty or in a hurry: runs that went wrong leave their files there."""
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="table-", dir=parent))
     directory.chmod(0o711)  # children of root become other users and have to get here
     try:
         yield directory
-    finally:
+    except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
+        raise
+    if not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def measure(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
@@ -221,6 +227,8 @@ def measure(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         began = time.monotonic()
         bench.run()
         seconds = time.monotonic() - began
+        if bench.wrong:
+            show.done(f"what went wrong is kept in {directory}")
     versions: dict[str, Callable[[], str]] = {
         "engine": _engine_version,
         **{peer.name: peer.version for peer in PEERS if peer.name not in bench.missing},
@@ -230,9 +238,16 @@ def measure(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         "setting": {**setting(arguments.spool_dir), "load_average_before": before, "seconds": round(seconds)},
         "versions": {name: version() for name, version in versions.items() if name in systems},
         "missing": bench.missing,
+        "clock": "control groups" if _control_groups() else "/proc, in ticks; without what Exim's deliveries take",
         "rows": bench.records,
         "wrong": bench.wrong,
     }
+
+
+def _control_groups() -> bool:
+    if group := ControlGroup.make(f"bench-{os.getpid()}-probe"):
+        group.close()
+    return group is not None
 
 
 def _engine_version() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from bench.load import Load
-from bench.runs import ENDLESS
+from bench.runs import endless
 
 RELAY, HALF, BULK = "relay", "half", "bulk"
 QUEUED, DOMAINS, SOURCES, SLOTS = "queued", "domains", "sources", "slots"
@@ -41,7 +41,7 @@ def _relay(seconds: float, sizes: Sequence[int]) -> list[Row]:
     rows = []
     for kilobytes in sizes:
         for pipeline in (False, True):
-            load = Load(messages=ENDLESS, size_bytes=kilobytes * 1024, pipeline=pipeline, seconds=seconds)
+            load = Load(messages=endless(1), size_bytes=kilobytes * 1024, pipeline=pipeline, seconds=seconds)
             key = f"relay-{kilobytes}k" + "-pipelined" * pipeline
             rows.append(Row(key=key, group=RELAY, title=f"{kilobytes} KB, 50 sessions{', pipelining' * pipeline}", load=load))
     return rows
@@ -52,7 +52,7 @@ def _bulk(seconds: float, recipients: Sequence[int], sessions: Sequence[int] = (
     for count in sessions:
         for each in recipients:
             load = Load(
-                messages=ENDLESS, size_bytes=10_240, sessions=count, recipients=each, pipeline=True, per_connection=FOREVER, seconds=seconds
+                messages=endless(each), size_bytes=10_240, sessions=count, recipients=each, pipeline=True, per_connection=FOREVER, seconds=seconds
             )  # fmt: skip
             title = f"bulk, 10 KB, {count} connection{'s' * (count > 1)}, {each:,} recipient{'s' * (each > 1)} a message (figures by recipient)"
             rows.append(Row(key=f"bulk-{count}x{each}", group=BULK, title=title, load=load))
@@ -60,11 +60,13 @@ def _bulk(seconds: float, recipients: Sequence[int], sessions: Sequence[int] = (
 
 
 def _flat(seconds: float, queued: Sequence[int], domains: Sequence[int], sources: Sequence[int], slots: Sequence[int]) -> list[Row]:
-    base = Load(messages=ENDLESS, seconds=seconds)
+    base = Load(messages=endless(1), seconds=seconds)
     rows = [Row(key="queued", group=QUEUED, title="{:,} recipients queued", load=base, queued=tuple(queued))]
     for count in domains:
-        load = Load(messages=ENDLESS, seconds=seconds, domains=count)
-        rows.append(Row(key=f"domains-{count}", group=DOMAINS, title=f"{count:,} destination domain{'s' * (count > 1)}", load=load))
+        load = Load(messages=endless(1), seconds=seconds, domains=count)
+        rows.append(
+            Row(key=f"domains-{count}", group=DOMAINS, title=f"{count:,} destination domain{'s' * (count > 1)}, {{:.3g}} messages each", load=load)
+        )
     for count in sources:
         title = f"{count} source IP{'s' * (count > 1)}, one slot"
         rows.append(Row(key=f"sources-{count}", group=SOURCES, title=title, load=base, virtual_mtas=count, delivery_workers=1))
@@ -76,14 +78,14 @@ def _flat(seconds: float, queued: Sequence[int], domains: Sequence[int], sources
 
 def plan(*, quick: bool = False) -> list[Row]:
     """All rows; *quick*: fewer and shorter, the shape in three minutes."""
-    half = Row(key="half", group=HALF, title="10 KB, 50 sessions, half of its own rate", load=Load(messages=ENDLESS, seconds=2 if quick else 5))
+    half = Row(key="half", group=HALF, title="10 KB, 50 sessions, half of its own rate", load=Load(messages=endless(1), seconds=2 if quick else 6))
     if quick:
         return [*_relay(2, [10]), half, *_bulk(1.5, [100]), *_flat(2, (0, 10_000), (1, 1_000), (1, 64), (1, 2))]
     return [
-        *_relay(5, [1, 10, 100]),
+        *_relay(6, [1, 10, 100]),
         half,
-        *_bulk(2.5, [1, 100, 1_000]),
-        *_flat(5, (0, 100_000, 1_000_000), (1, 1_000, 10_000), (1, 64, 256), (1, 2, 4)),
+        *_bulk(4, [1, 100, 1_000]),
+        *_flat(6, (0, 100_000, 1_000_000), (1, 1_000, 10_000), (1, 64, 256), (1, 2, 4)),
     ]
 
 

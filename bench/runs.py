@@ -21,7 +21,6 @@ SAMPLE_S = 0.5
 DEAD_HOST = "127.0.0.66"  # an address of its own: that a host is down is remembered by address
 REST_S = 30.0  # how long an engine may go on working after an injection
 RESTING_US = 25_000  # of CPU in half a second is rest
-ENDLESS = 150_000  # messages that no load of a few seconds reaches; with 1,000 recipients each they stay below the load pair's highest number
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +174,11 @@ def through(which: Peer, load: Load, directory: Path, progress: Progress) -> Fig
         driven = _drive(load, server.port, sink, directory, watched)
         used = meter.read()
         return _figures(load, watched, driven, sink, used, server.stop())
+
+
+def endless(recipients: int) -> int:
+    """Messages that no load of some seconds reaches, below the highest number that the load pair takes."""
+    return 200_000_000 // recipients
 
 
 def source_address(number: int) -> str:

@@ -85,7 +85,8 @@ def _setting(result: Mapping[str, Any]) -> str:
     systems = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return (
         f"{setting['when']}, `{result['command']}`: {setting['cores']} cores ({setting['cpu']}), Linux {setting['kernel']}, "
-        f"{setting['file_system']}, Python {setting['python']}; {systems}; load average {setting['load_average_before']:.2f} before."
+        f"{setting['file_system']}, Python {setting['python']}; {systems}; CPU time from {result['clock']}; "
+        f"load average {setting['load_average_before']:.2f} before."
     )
 
 

@@ -23,7 +23,14 @@ def result(*rows: dict[str, Any], wrong: tuple[str, ...] = ()) -> dict[str, Any]
         "when": "2026-11-24T08:00:00Z", "cores": 2, "cpu": "Some CPU", "kernel": "6.18.1", "file_system": "ext4", "python": "3.11.2",
         "load_average_before": 0.1,
     }  # fmt: skip
-    return {"command": "make bench", "setting": setting, "versions": {"engine": "0.2", "postfix": "3.7.11"}, "rows": list(rows), "wrong": list(wrong)}
+    return {
+        "command": "make bench",
+        "setting": setting,
+        "clock": "control groups",
+        "versions": {"engine": "0.2", "postfix": "3.7.11"},
+        "rows": list(rows),
+        "wrong": list(wrong),
+    }
 
 
 def cells(text: str) -> list[list[str]]:

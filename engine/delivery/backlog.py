@@ -16,6 +16,7 @@ TURN_S = 0.005  # nothing here holds the loop longer
 RESTORE_AT_ONCE = 500
 WAKE_AT_ONCE = 500
 SCAN_ROWS = 100
+AT_ONCE_MS = 1  # as the time of a timer
 
 
 class Backlog:
@@ -57,7 +58,7 @@ class Backlog:
 
     def wake_due(self, now_ms: int) -> None:
         """Queues whose time has come, a slice of them."""
-        for number in self._scheduler.timers.due(max(now_ms, self._stamp_ms), WAKE_AT_ONCE):
+        for number in self._scheduler.timers.due(now_ms, WAKE_AT_ONCE):
             self._scheduler.wake(self._queue(number), now_ms)
 
     def _queue(self, number: int) -> Queue:
@@ -71,7 +72,7 @@ class Backlog:
         found = self._reader.queues(self._restored, RESTORE_AT_ONCE)
         for number, first_due_ms in found:
             if self._owns(self._reader.queue_name(number).rpartition("/")[2]):
-                self._scheduler.timers.wake(number, first_due_ms)
+                self._scheduler.timers.wake(number, first_due_ms if first_due_ms > self._stamp_ms else AT_ONCE_MS)
         if found:
             self._restored = found[-1][0]
         self._restoring = len(found) == RESTORE_AT_ONCE
@@ -81,8 +82,9 @@ class Backlog:
         """Find queues, and read due rows into the windows that want them."""
         more = self.restore()
         until_ms = max(now_ms, self._stamp_ms)
+        behind_ms = now_ms if until_ms > now_ms else 0
         end_s = monotonic_s() + TURN_S
-        while 0 < self._scheduler.timers.next_ms() <= until_ms and monotonic_s() < end_s:
+        while 0 < self._scheduler.timers.next_ms() <= now_ms and monotonic_s() < end_s:
             self.wake_due(now_ms)
         while (load := self._scheduler.next_load(now_ms)) is not None:
             queue, most = load
@@ -91,10 +93,10 @@ class Backlog:
             if len(rows) == most < together and same_message(rows[0][0]) == same_message(rows[-1][0]):  # a message larger than one read
                 most = together
                 rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
-            self._scheduler.loaded(queue, rows, next_due_ms, complete=len(rows) < most)
+            self._scheduler.loaded(queue, rows, next_due_ms, len(rows) < most, behind_ms)
             if monotonic_s() > end_s:
                 return True
-        return more or 0 < self._scheduler.timers.next_ms() <= until_ms
+        return more or 0 < self._scheduler.timers.next_ms() <= now_ms
 
     def expire(self, now_ms: int) -> bool:
         """Look through queues that stand still for recipients older than bounce-after, and bounce them, as long as others do not feel it."""

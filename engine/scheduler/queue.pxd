@@ -7,6 +7,7 @@ cdef class Queue:
     cdef public object window
     cdef public set in_flight
     cdef public bytes frontier
+    cdef public long long skipped_ms
     cdef public bint more
     cdef public bint load_wanted
     cdef public Py_ssize_t open

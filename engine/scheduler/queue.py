@@ -74,6 +74,7 @@ class Queue:
         "scan_earliest_ms",
         "scan_spared",
         "settings",
+        "skipped_ms",
         "vmta",
         "window",
     )  # fmt: skip
@@ -86,6 +87,7 @@ class Queue:
         self.window: deque[Row] = deque()
         self.in_flight: set[bytes] = set()  # keys of rows in a transaction
         self.frontier: bytes | None = None  # last key read; all due rows up to it are in the window, in flight or settled
+        self.skipped_ms = 0  # ... save retries that were not due yet, from this time on (0: none): the wall clock is behind the stamps of new mail
         self.more = True  # rows may be due behind the frontier
         self.load_wanted = False  # stands in the scheduler's line of queues to load
         self.open = 0  # connections that count against it: connecting, sending, idle

@@ -23,7 +23,7 @@ cdef class Scheduler:
     cpdef wake(self, Queue queue, long long now_ms)
     cdef _want(self, Queue queue)
     cpdef next_load(self, long long now_ms)
-    cpdef loaded(self, Queue queue, rows, next_due_ms, bint complete)
+    cpdef loaded(self, Queue queue, rows, next_due_ms, bint complete, long long now_ms=*)
     cpdef due_again(self, Queue queue, long long when_ms)
     cpdef shed(self, Queue queue)
     cpdef retire(self, Queue queue)

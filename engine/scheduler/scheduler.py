@@ -75,6 +75,8 @@ class Scheduler:
         """Its timer rang: rows may have come due, or a hold or doom has passed."""
         if queue.doom is not None and now_ms >= queue.doom.until_ms:
             queue.doom = None
+        if 0 < queue.skipped_ms <= now_ms:
+            self._read_again(queue, queue.skipped_ms)
         if queue.window:
             self.ready[queue.number] = queue
         self._want(queue)
@@ -84,6 +86,7 @@ class Scheduler:
         first = DUE_KEY.pack(queue.number, queue.frontier[4] if queue.frontier else 0, stamp_ms, bytes(12), 0)
         self._keep(queue, deque(row for row in queue.window if row.key < first))
         queue.frontier = first
+        queue.skipped_ms = 0
 
     def _want(self, queue: Queue) -> None:
         queue.more = True
@@ -114,14 +117,19 @@ class Scheduler:
                 return queue, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
         return None
 
-    def loaded(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], next_due_ms: int | None, complete: bool) -> None:
-        """*rows* were read behind the frontier; *complete*: no more were due; then the first row that is not is due at *next_due_ms*."""
+    def loaded(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], next_due_ms: int | None, complete: bool, now_ms: int = 0) -> None:
+        """*rows* were read behind the frontier; *complete*: no more were due; then the first row that is not is due at *next_due_ms*.
+
+        *now_ms*, if not 0: they were read past it, up to the stamps of new mail; retries among them that are not due yet are for later.
+        """
         if rows:
             if not complete:
                 rows = _whole_messages(rows, queue.settings.max_rcpt_per_message)
             queue.frontier = rows[-1][0]
             skip_in_flight, skip_settling = queue.in_flight, self.settling
             fresh = [Row(key, due) for key, due in rows if key not in skip_in_flight and key not in skip_settling]
+            if now_ms:
+                fresh = self._without_early(queue, fresh, now_ms)
             queue.window.extend(fresh)
             self.rows += len(fresh)
         queue.more = not complete
@@ -136,6 +144,17 @@ class Scheduler:
                 queue.failures = 0
             self.retire(queue)
 
+    def _without_early(self, queue: Queue, rows: list[Row], now_ms: int) -> list[Row]:
+        """*rows* without retries that are due after *now_ms*: their time comes by the wall clock, whatever new mail is stamped."""
+        early = [row for row in rows if due_ms(row.key) > now_ms and (row.due.attempts or row.due.last_reply)]
+        if not early:
+            return rows
+        first_ms = min(due_ms(row.key) for row in early)
+        queue.skipped_ms = min(queue.skipped_ms or first_ms, first_ms)
+        self.timers.wake(queue.number, first_ms)
+        left_out = {row.key for row in early}
+        return [row for row in rows if row.key not in left_out]
+
     def due_again(self, queue: Queue, when_ms: int) -> None:
         """A row of *queue* was deferred to *when_ms*, and that is on disk."""
         current = self.queues.get(queue.number)
@@ -148,6 +167,7 @@ class Scheduler:
         self.rows -= len(queue.window)
         queue.window.clear()
         queue.frontier = None
+        queue.skipped_ms = 0
         queue.more = True
         self.ready.pop(queue.number, None)
 

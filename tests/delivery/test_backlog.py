@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from engine.delivery.backlog import Backlog
 from engine.delivery.ownership import Ownership
+from engine.mail.envelope import Due, due_key
 from engine.scheduler.clockstep import StepGuard
+from engine.scheduler.queue import due_ms
 from engine.scheduler.scheduler import Scheduler
 
 NAMES = {1: "d.example/mine", 2: "d.example/theirs", 3: "d.example/gone"}
@@ -55,3 +57,53 @@ def test_the_search_at_start_finds_the_same() -> None:
         made.restore()
         made.wake_due(10)
         assert set(scheduler.queues) == found
+
+
+def behind(due: list[tuple[bytes, Due]]) -> tuple[Backlog, Scheduler]:
+    """A Backlog whose queue 1 has the rows *due*, with new mail stamped up to 1,000,000, as after a step of the wall clock back from there."""
+    settings: Any = SimpleNamespace(type="smtp", bounce_after_s=1e6, max_smtp_out=5, max_rcpt_per_message=5, retry_after=(50.0,))
+    scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
+
+    def read(number: int, after: bytes | None, until_ms: int, most: int) -> tuple[list[tuple[bytes, Due]], int | None]:
+        later = [row for row in due if row[0] > (after or b"")]
+        ripe = [row for row in later if due_ms(row[0]) <= until_ms]
+        return ripe[:most], due_ms(later[len(ripe)][0]) if len(later) > len(ripe) else None
+
+    reader = SimpleNamespace(queue_name=NAMES.__getitem__, due=read, queues=lambda after, most: [])
+    owns = Ownership(frozenset({"mine"}), frozenset({"mine"}), False, cast(Any, None))
+    made = Backlog(scheduler, cast(Any, reader), cast(Any, None), StepGuard(0, 0.0), cast(Any, None), owns, 0)
+    made.announced([1], 1_000_000)
+    return made, scheduler
+
+
+def test_a_held_queue_rests_while_the_clock_is_behind_the_stamps() -> None:
+    """It was asked for again and again, for as long as the hold's end lay between the clock and the stamps: a process busy with nothing."""
+    made, scheduler = behind([(due_key(1, 50, 1_000_000, bytes(12), 0), Due("a@d.example", 0))])
+    queue = scheduler.queues[1]
+    assert not made.load(900_000)
+    scheduler.connecting_to(queue)
+    scheduler.connect_failed(queue, 900_000, "refused")
+    assert not made.load(400_000)
+    made.wake_due(400_000)
+    assert not made.load(400_000)
+    made.wake_due(950_000)
+    made.load(950_000)
+    assert [row.due.address for row in scheduler.queues[1].window] == ["a@d.example"]
+
+
+def test_a_retry_waits_for_its_time_while_the_clock_is_behind_the_stamps() -> None:
+    """It was read as due at once, since it lies before the stamps: a recipient was tried again and again without any wait."""
+    retry = due_key(1, 50, 460_000, b"m" * 12, 0), Due("retry@d.example", 0, attempts=1)
+    new = due_key(1, 50, 999_999, b"m" * 12, 1), Due("new@d.example", 0)
+    made, scheduler = behind([retry, new])
+    made.load(400_000)
+    queue = scheduler.queues[1]
+    assert [row.due.address for row in queue.window] == ["new@d.example"]
+    transaction = scheduler.take(queue, 400_000)
+    assert transaction is not None
+    made.wake_due(459_999)
+    assert not made.load(459_999)
+    assert not queue.window
+    made.wake_due(460_000)
+    made.load(460_000)
+    assert [row.due.address for row in queue.window] == ["retry@d.example"]

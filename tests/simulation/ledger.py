@@ -50,6 +50,8 @@ class Recipient:
     queue: str
     message: bytes
     due_ms: int
+    deferred: bool = False  # at least once: no more new mail, which is due by its stamp whatever the clock says
+    was_due: bool = False  # before the wall clock stepped
     ended: str = ""  # delivered or bounced, once that is committed
     attempts: int = 0
     refused: bool = False  # a peer said 5xx to it, or to its transaction
@@ -59,6 +61,11 @@ class Recipient:
     def domain(self) -> str:
         """Of its queue."""
         return self.queue.rpartition("/")[0]
+
+    @property
+    def vmta(self) -> str:
+        """Of its queue."""
+        return self.queue.rpartition("/")[2]
 
 
 class Ledger:
@@ -74,6 +81,7 @@ class Ledger:
         self.of_message: dict[bytes, dict[str, Recipient]] = {}
         self.contents: dict[bytes, bytes] = {}  # -> message id
         self.senders: dict[bytes, str] = {}  # by message id
+        self.vmtas = {str(host.network.network_address): name for name, vmta in config.virtual_mtas.items() for host in vmta.source_hosts}
         self.acknowledged: dict[str, None] = {}  # addresses of ours that a client has a 250 for
         self.refused_domains: set[str] = set()  # greeted with 5xx, or DNS said never
         self.last_step_s = -inf
@@ -160,6 +168,7 @@ class Ledger:
         later = _decode_due(row.due)
         self.say("spool", f"defers {recipient.address} {record.dsn_diag if record else 'unrecorded'} by {row.again_ms - recipient.due_ms}")
         recipient.due_ms = row.again_ms
+        recipient.deferred, recipient.was_due = True, False
         if (later.address, later.queued_ms, later.notify, later.orcpt) != (due.address, due.queued_ms, due.notify, due.orcpt):
             self.fail(f"{recipient.address} is another after its deferral")
         if record is None:
@@ -200,24 +209,38 @@ class Ledger:
 
     # --- the network ------------------------------------------------------------------------------------------------------------------
 
-    def sent(self, process: Process, data: bytes) -> None:
-        """The slot writes *data* to a peer: are the recipients in it due?"""
+    def sent(self, process: Process, data: bytes, source_ip: str) -> None:
+        """The slot writes *data* to a peer, from *source_ip*: are the recipients in it due?"""
         if b"RCPT TO:<" not in data:
             return
         now_ms = self.clock.wall_ms()
         for found in _RCPT.findall(data):
             address = found.decode("ascii")
-            open_ones = [known[address] for known in self.of_message.values() if address in known and not known[address].ended]
             self.attempts += 1
-            self.say(process.name, f"tries {address}")
-            if not open_ones:
+            self.say(process.name, f"tries {address} from {source_ip}")
+            mine = [known[address] for known in self.of_message.values() if address in known and not known[address].ended]
+            mine = [recipient for recipient in mine if self.vmtas[source_ip] == recipient.vmta]
+            if not mine:
                 self.fail(f"{address} is tried, and its end is committed")
                 return
-            first = min(open_ones, key=lambda recipient: recipient.due_ms)
-            if first.due_ms > max(now_ms, self.stamp_ms()):
-                self.fail(f"{address} is tried {first.due_ms - now_ms} ms before it is due")
-            if len(open_ones) == 1 and now_ms - first.due_ms > self.strict_s * 1000:
-                self.fail(f"{address} is tried {now_ms - first.due_ms} ms after it was due, and nothing stood in the way")
+            early = [self._early(recipient, now_ms) for recipient in mine]  # DSNs to one address may be several
+            if all(early):
+                self.fail(f"{address} is tried {early[0]}")
+            late_ms = now_ms - mine[0].due_ms
+            if len(mine) == 1 and late_ms > self.strict_s * 1000:
+                self.fail(f"{address} is tried {late_ms} ms after it was due, and nothing stood in the way")
+
+    def _early(self, recipient: Recipient, now_ms: int) -> str:
+        """How much too early an attempt is now; "" if it may be made."""
+        if recipient.due_ms <= now_ms or recipient.was_due or (not recipient.deferred and recipient.due_ms <= self.stamp_ms()):
+            return ""
+        return f"{recipient.due_ms - now_ms} ms before it is due"
+
+    def stepping(self) -> None:
+        """The wall clock is about to step: what is due may stand in a window, and go out after it."""
+        now_ms = self.clock.wall_ms()
+        for recipient in self.recipients.values():
+            recipient.was_due |= recipient.due_ms <= now_ms
 
     def stamp_ms(self) -> int:
         """New mail is stamped up to this: set by the world."""

@@ -133,7 +133,7 @@ def _manners(plan: Plan, random: Random) -> Manners:
     choice = random.choice
     manners = Manners(Line(choice((0.0002, 0.01, 0.05)), choice((1, 1, 4))), multi_line=random.random() < 0.2, no_pipelining=random.random() < 0.2)
     manners = replace(manners, no_ehlo=random.random() < 0.1)
-    if plan.kind == "calm":
+    if plan.kind in ("calm", "clock"):
         return replace(manners, fates={"rcpt": (0.3, 0.1, 0.0, 0.0, 0.0, 0.0), "end": (0.2, 0.05, 0.0, 0.0, 0.0, 0.0)})
     if _has(plan, "limits"):
         manners = replace(manners, most=choice((0, 1, 2)), too_many=choice((0.0, 0.3)), idle_s=choice((0.0, 3.0)))
@@ -191,7 +191,7 @@ def _draw_events(plan: Plan, random: Random) -> None:
         )
     if _has(plan, "clock"):
         for _ in range(random.randint(1, 4)):
-            by_ms = random.choice((500, 20_000, 59_000, 90_000, 3_600_000, 90_000_000))
+            by_ms = random.choice((-1, 1)) * random.choice((500, 20_000, 59_000, 90_000, 3_600_000, 90_000_000))
             plan.events.append((random.uniform(0, plan.unkind_s), "step", by_ms))
     if plan.kind != "calm" and random.random() < 0.2:
         plan.drag_s = random.choice((0.0001, 0.002))

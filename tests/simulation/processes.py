@@ -132,7 +132,7 @@ class Outgoing(Endpoint):
     def write(self, data: Any) -> None:
         """See Endpoint; the ledger looks at what is asked of the peer."""
         if not self.closed and self.process is not None:
-            self.ledger.sent(self.process, bytes(data))
+            self.ledger.sent(self.process, bytes(data), self.name)
         super().write(data)
 
 

@@ -226,6 +226,7 @@ class World:
         elif event == "crash-spool-at-commit" and self.spool.up:
             self.spool.crash_at_commit = True
         elif event == "step":
+            self.ledger.stepping()
             self.clock.offset_ms += amount
             if abs(amount) >= STEP_MS:
                 self.ledger.last_step_s = self.clock.now_s

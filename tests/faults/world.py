@@ -164,7 +164,10 @@ class World:
             found[:] = [line for line in self.engine.log().splitlines() if all(word in line for word in words)]
             return bool(found)
 
-        eventually(said, f"a log line with {words}; the log ends\n{self.engine.log()[-3000:]}", timeout_s)
+        try:
+            eventually(said, f"a log line with {words}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.engine.said()}") from None
         return found[0]
 
     def accepts_again(self, timeout_s: float = 20) -> None:

@@ -20,7 +20,7 @@ import zlib
 import msgspec
 import uvloop
 
-from tests.chaos.account import SENDERS, Attempt
+from tests.chaos.account import SENDERS, Attempt, sender_key
 from tests.chaos.temper import TEMPERS, Temper
 
 MAX_BODY_BYTES = 1 << 20
@@ -120,7 +120,7 @@ class Session:
             if verb in (b"EHLO", b"HELO"):
                 await self._answer("ehlo", "250", b"250-chaos\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n")
             elif verb == b"MAIL":
-                await self._mail()
+                await self._mail(_address(line))
             elif verb == b"RCPT":
                 await self._rcpt(_address(line))
             elif verb == b"DATA":
@@ -134,14 +134,15 @@ class Session:
             else:
                 self._writer.write(reply("502"))
 
-    async def _mail(self) -> None:
+    async def _mail(self, sender: str) -> None:
         self._began_s = time.monotonic()
-        self._refused_mail = await self._answer("mail", "250")
-        self._open = self._refused_mail.startswith("2")
+        said = await self._answer("mail", "250")
+        self._open = said.startswith("2")
+        if not self._open:
+            self._one(sender_key(sender), "mail", said)
 
     async def _rcpt(self, recipient: str) -> None:
         if not self._open:
-            self._one(recipient, "mail", self._refused_mail)
             self._writer.write(reply("503"))
             return
         self._accepted.append(recipient)  # in it, whatever happens now

@@ -47,6 +47,7 @@ FINE = {
     "twice over a kill of all": account(attempt(), attempt(began_s=20.0), records=DELIVERED, kills=[Kill("all", 10.5, 10.6, frozenset([EVERYBODY]))]),
     "twice over a broken connection": account(attempt(doubt=True), attempt(began_s=20.0), records=DELIVERED),
     "once, over a broken connection": account(attempt(doubt=True), records=DELIVERED),
+    "bounced at MAIL": account(attempt(f"<{SENDER}>", stage="mail", said="550"), report(), records=BOUNCED | REPORT),
     "taken, then refused, over a kill": account(
         attempt(), attempt(began_s=20.0, stage="rcpt", said="550"), report(), records=BOUNCED | REPORT, kills=[KILL]
     ),
@@ -64,7 +65,7 @@ def test_what_may_happen(result: Account) -> None:
 
 
 EARLY = Kill("delivery/0", 3.0, 3.1, frozenset([IP]))
-LATE = Kill("delivery/0", 11.3, 11.4, frozenset([IP]))
+LATE = Kill("delivery/0", 12.3, 12.4, frozenset([IP]))
 WRONG = {
     "lost": (account(), [(A, "lost")]),
     "lost with a t record": (account(attempt(said="451"), records={A: Tally(t=1)}), [(A, "lost")]),
@@ -78,6 +79,10 @@ WRONG = {
     "invented delivery": (account(attempt(said="451"), records=DELIVERED), [(A, "recorded as delivered, but the sink never took it")]),
     "invented bounce": (
         account(attempt(said="451"), report(), records=BOUNCED | REPORT),
+        [(A, "bounced, but the sink never refused it")],
+    ),
+    "another's refusal": (
+        account(attempt("<s1@senders.example>", stage="mail", said="550"), report(), records=BOUNCED | REPORT),
         [(A, "bounced, but the sink never refused it")],
     ),
     "another body": (account(attempt(intact=False), records=DELIVERED), [(A, "delivered with another body")]),
@@ -150,6 +155,17 @@ def test_what_must_not_happen(result: Account, wanted: list[tuple[str, str]]) ->
 def test_an_outage_stops_the_clock(outages: list[tuple[float, float]], wanted: float) -> None:
     excuses = Excuses([], [Outage(IP, *each) for each in outages] + [Outage(OTHER_IP, 0.0, 100.0)], grace_s=1.0)
     assert excuses.stored_by(IP, 10.0) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("outages", "wanted"),
+    [([], 2.0), ([(10.5, 12.0)], 0.5), ([(9.0, 11.0)], 1.0), ([(9.0, 11.0), (10.5, 11.5)], 0.5), ([(13.0, 14.0)], 2.0), ([(9.0, 20.0)], 0.0)],
+)
+def test_how_long_an_outcome_could_have_been_stored(outages: list[tuple[float, float]], wanted: float) -> None:
+    excuses = Excuses([], [Outage(IP, *each) for each in outages])
+    known = Attempt(A, IP, 9.5, 9.9, 10.0, "dot", "250")
+    assert excuses.unstored_s(known, Kill("delivery/0", 12.0, 12.1)) == pytest.approx(wanted)
+    assert excuses.unstored_s(known, Kill("delivery/0", 9.8, 12.1)) == 0.0
 
 
 def test_reports_have_keys_of_their_own() -> None:

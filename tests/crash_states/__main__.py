@@ -1,9 +1,10 @@
-"""Every state that a power cut could leave of a spool: `python -m tests.crash_states [--states N] [--seed S]`.
+"""Every state that a power cut could leave of a spool: `python -m tests.crash_states [--states N] [--again M] [--seed S]`.
 
 A spool's life is recorded call by call (workload.py, recorder.py).  Between any two calls the disk may be in many states (disk.py says which); those
 at the edges are all tried, and others at random, up to N.  Each is opened by the real recovery and has to hold exactly the tables of the last
 commit that was made, everything that was answered up to then (history.py), whole bodies and no file too many (engine.spool.check), and to work
-on (trial.py).  Exit status 1 if one does not; it is kept then.
+on (trial.py).  Then the same for second lives, on what power cuts and kills left: recovery may be cut short too.  Exit status 1 if a state is
+not as it should be; it is kept then.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from tests.crash_states.explore import explore
+from tests.crash_states.lives import Result, explore, total
 from tests.crash_states.workload import OMISSIONS
 
 
@@ -22,16 +23,21 @@ def main() -> int:
     parser.add_argument("--states", type=int, default=60_000, help="how many to try (default 60000: all edges and some others)")
     parser.add_argument("--seed", default="", help="of the workload and of the choice of states; printed if none is given")
     parser.add_argument("--keep", type=Path, default=Path("var/crash-states"), help="where states that fail are kept")
+    parser.add_argument("--again", type=int, default=20, help="second lives after power cuts, and as many after kills (default 20)")
     parser.add_argument("--jobs", type=int, default=2, help="processes that try them (default 2)")
     parser.add_argument("--omit", choices=OMISSIONS, default=OMISSIONS[0], help="a sync that the recorded spool leaves out: states have to fail then")
     arguments = parser.parse_args()
     seed = arguments.seed or secrets.token_hex(4)
-    print(f"seed {seed}: python -m tests.crash_states --states {arguments.states} --seed {seed}", flush=True)
-    result = explore(seed, arguments.states, omit=arguments.omit, keep=arguments.keep, jobs=arguments.jobs)
-    print(result)
-    for failure in result.failures:
-        print(failure)
-    return 1 if result.failures else 0
+    print(f"seed {seed}: python -m tests.crash_states --states {arguments.states} --again {arguments.again} --seed {seed}", flush=True)
+    results: list[Result] = []
+    lives = explore(seed, arguments.states, again=arguments.again, omit=arguments.omit, keep=arguments.keep, jobs=arguments.jobs)
+    for what, result in lives:
+        print(f"{what}: {result}", flush=True)
+        for failure in result.failures:
+            print(failure, flush=True)
+        results.append(result)
+    print(f"{len(results)} lives: {total(results)}")
+    return 1 if any(result.failures for result in results) else 0
 
 
 if __name__ == "__main__":

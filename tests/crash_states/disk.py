@@ -108,12 +108,19 @@ class Choice(NamedTuple):
 
 
 class Disk:
-    """A directory tree of which part is on the disk."""
+    """A directory tree of which part is on the disk; at first *tree*, all of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Tree | None = None) -> None:
         self.root = Directory()
         self.changes: list[Change] = []
         self._inodes: dict[int, File] = {}
+        for path, contents in sorted((tree or {}).items()):
+            directory, name = self.find(PurePosixPath(path))
+            node: Node = Directory()
+            if contents is not None:
+                node = File()
+                node.durable = bytearray(contents)
+            directory.now[name] = directory.durable[name] = node
 
     # --- what processes do -------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +132,14 @@ class Disk:
             assert isinstance(node, Directory), path
             directory = node
         return directory, path.name
+
+    def know(self, inode: int, path: PurePosixPath) -> None:
+        """A call names the file of that number: one that was there from the first has it from now on."""
+        if inode not in self._inodes:
+            directory, name = self.find(path)
+            file = directory.now[name]
+            assert isinstance(file, File), path
+            self._inodes[inode] = file
 
     def create(self, path: PurePosixPath, inode: int) -> None:
         file = self._inodes[inode] = File()

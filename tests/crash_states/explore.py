@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import multiprocessing
 import random
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -16,16 +16,38 @@ from typing import NamedTuple
 
 from tests.crash_states import recorder
 from tests.crash_states.disk import Choice, Disk, Tree, Write, at_random, boundaries
-from tests.crash_states.history import History, Tables
+from tests.crash_states.history import SECOND, History, Tables
 from tests.crash_states.trial import DATA, NEW, digest, problems, scratch, tables_of, write_tree
 
-WORKLOAD = "tests.crash_states.workload"
 MAX_FAILURES = 10
+
+
+class Start(NamedTuple):
+    """What a life begins on."""
+
+    tree: Tree
+    tables: Tables
+    history: History
+    commits: int  # that were made before
+
+
+class Record(NamedTuple):
+    """A life."""
+
+    path: Path  # of the record
+    root: Path  # that it is about
+    start: Start
+    seed: str  # of the choice of states
+    killed: bool = False  # two processes made it, and what is to be tried begins with the second
+
+    def events(self) -> list[recorder.Event]:
+        return list(recorder.read(self.path, self.root))
 
 
 class Failure(NamedTuple):
     """A state that is not as it should be."""
 
+    seed: str
     event: int
     call: str
     choice: Choice
@@ -33,26 +55,8 @@ class Failure(NamedTuple):
     kept: str
 
     def __str__(self) -> str:
-        return "\n  ".join([f"before call {self.event} ({self.call}), kept in {self.kept or 'no place'}: {self.choice}", *self.problems[:6]])
-
-
-class Result(NamedTuple):
-    """What was tried."""
-
-    calls: int
-    commits: int
-    points: int  # between calls at which states were built
-    possible: int  # edge states there were
-    tried: int
-    distinct: int
-    seconds: float
-    failures: list[Failure]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.calls} calls with {self.commits} commits; {self.points} points with {self.possible} edge states; "
-            f"{self.tried} states tried, {self.distinct} distinct, in {self.seconds:.1f} s; {len(self.failures)} failures"
-        )
+        where = f"life {self.seed}, before call {self.event} ({self.call}), kept in {self.kept or 'no place'}: {self.choice}"
+        return "\n  ".join([where, *self.problems[:6]])
 
 
 class Snapshot(NamedTuple):
@@ -75,22 +79,31 @@ class Point(NamedTuple):
 class Walk:
     """A record and the disk that it makes, call by call."""
 
-    def __init__(self, events: list[recorder.Event]) -> None:
-        self.events = events
-        self.disk = Disk()
-        self.history = History()
-        self.commits = 0
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.disk = Disk(record.start.tree)
+        self.history = copy.deepcopy(record.start.history)
+        self.commits = record.start.commits
+        self.calls = 0
         self._verdicts: dict[tuple[bytes, int], list[str]] = {}
 
     def points(self) -> Iterator[Point]:
         """The moments before each call, during each synchronous write, and at the end; the disk and the history are as they were then."""
-        now = Snapshot(NEW, digest(NEW))
-        for number, event in enumerate(self.events):
+        now = Snapshot(self.record.start.tables, digest(self.record.start.tables))
+        tried = not self.record.killed
+        number = 0
+        for number, event in enumerate(self.record.events()):
             if event.kind == recorder.MARK:
-                self.history.feed(event.data)
+                if event.data == SECOND:
+                    tried = True
+                    self.history.decide(now.tables)
+                else:
+                    self.history.feed(event.data)
                 continue
+            self.calls += 1
             call = f"{event.kind} {event.path}"
-            yield Point(number, call, self.disk.pending(), [now], not self.commits)
+            if tried:
+                yield Point(number, call, self.disk.pending(), [now], not self.commits)
             write = recorder.apply(self.disk, event)
             if write is None:
                 continue
@@ -98,10 +111,11 @@ class Walk:
             if event.path == DATA:  # LMDB's meta page: the commit
                 tables = tables_of(bytes(write.file.now()))
                 now = Snapshot(tables, digest(tables))
-            yield Point(number, f"during {call}", self.disk.pending(), [before, now], not self.commits)
+            if tried:
+                yield Point(number, f"during {call}", self.disk.pending(), [before, now], not self.commits)
             self.disk.complete(write)
             self.commits += event.path == DATA
-        yield Point(len(self.events), "end", self.disk.pending(), [now], not self.commits)
+        yield Point(number + 1, "end", self.disk.pending(), [now], not self.commits)
 
     def judge(self, snapshot: Snapshot) -> list[str]:
         """What is wrong with the tables of *snapshot* at this point."""
@@ -116,43 +130,12 @@ class Walk:
 class Plan(NamedTuple):
     """What to try of a record."""
 
-    record: Path
-    root: Path  # that the record is about
-    seed: str
+    record: Record
     points: int
     edges: float  # chance of each edge state
     others: float  # states at random for each point
     keep: Path | None
     jobs: int
-
-
-def explore(seed: str, states: int, *, omit: str = "nothing", keep: Path | None = None, jobs: int = 1) -> Result:
-    """Record a life that *seed* chooses and try *states* of the disk, in *jobs* processes if more than one; those that fail go to *keep*.
-
-    All edge states are tried and others at random, or a sample of both if *states* are too few for that.  *omit*: a fault to find (workload.py).
-    """
-    started_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="crash-states-") as name:
-        directory = Path(name)
-        record, root = recorder.run(directory, WORKLOAD, [seed, omit]), directory / "root"
-        events = list(recorder.read(record, root))
-        walk = Walk(events)
-        possible = points = 0
-        for point in walk.points():
-            points += 1
-            possible += sum(1 for _ in boundaries(len(walk.disk.changes), point.pending))
-        assert walk.disk.tree_now() == recorder.tree_of(root), "the record lacks calls: it does not make the files that are there"
-        edges = 1.0 if states >= possible else 0.6 * states / possible
-        plan = Plan(record, root, seed, points, edges, (states - edges * possible) / points, keep, jobs)
-        if jobs == 1:
-            shares = [try_share(plan, 0)]
-        else:
-            with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-                shares = list(pool.map(try_share, repeat(plan), range(jobs)))
-    calls = sum(event.kind != recorder.MARK for event in events)
-    tried, distinct = (sum(share[at] for share in shares) for at in (0, 1))
-    failures = [failure for share in shares for failure in share[2]]
-    return Result(calls, walk.commits, points, possible, tried, distinct, time.monotonic() - started_s, failures)
 
 
 def try_share(plan: Plan, share: int) -> tuple[int, int, list[Failure]]:
@@ -165,26 +148,34 @@ def try_share(plan: Plan, share: int) -> tuple[int, int, list[Failure]]:
     return trials.tried, len(trials.seen), trials.failures
 
 
+def try_all(plan: Plan) -> list[tuple[int, int, list[Failure]]]:
+    """All shares."""
+    if plan.jobs == 1:
+        return [try_share(plan, 0)]
+    with ProcessPoolExecutor(plan.jobs, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(try_share, repeat(plan), range(plan.jobs)))
+
+
 class Trials:
     """States chosen along a walk, and what was wrong with them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.walk = Walk(list(recorder.read(plan.record, plan.root)))
+        self.walk = Walk(plan.record)
         self.tried = 0
         self.seen: set[bytes] = set()
         self.failures: list[Failure] = []
 
     def try_point(self, point: Point) -> None:
         """Try the states that are chosen of *point*."""
-        chance = random.Random(f"{self.plan.seed}/{point.event}/{point.call}")
+        chance = random.Random(f"{self.plan.record.seed}/{point.event}/{point.call}")
         history = [problem for snapshot in point.possible for problem in self.walk.judge(snapshot)]
         for choice in self._choices(point, chance):
             self.tried += 1
             tree = self.walk.disk.tree(choice, point.pending)
             found = history + self._problems(tree, point)
             if found:
-                self.failures.append(Failure(point.event, point.call, choice, found, self._keep(tree, point)))
+                self.failures.append(Failure(self.plan.record.seed, point.event, point.call, choice, found, self._keep(tree, point)))
                 if len(self.failures) >= MAX_FAILURES:
                     return
 
@@ -215,8 +206,22 @@ class Trials:
         """Where it is kept."""
         if self.plan.keep is None:
             return ""
-        directory = self.plan.keep / f"{self.plan.seed}-{point.event}-{len(self.failures)}"
+        directory = self.plan.keep / f"{self.plan.record.seed}-{point.event}-{len(self.failures)}".replace("/", "-")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         write_tree(directory, tree)
         return str(directory)
+
+
+def cut(record: Record, at: int, chance: random.Random) -> Start:
+    """What a power cut at point *at* left, by *chance*, for somebody to begin on."""
+    walk = Walk(record)
+    for number, point in enumerate(walk.points()):
+        if number < at:
+            continue
+        tree = walk.disk.tree(at_random(len(walk.disk.changes), point.pending, chance), point.pending)
+        data = tree.get(DATA)
+        tables = tables_of(data) if data else NEW
+        walk.history.decide(tables)
+        return Start(tree, tables, walk.history, walk.commits)
+    raise AssertionError(f"there is no point {at}")

@@ -17,6 +17,9 @@ Recipient = bytes  # message id and recipient number: the end of its key
 _message = msgspec.msgpack.Decoder(Message).decode
 
 
+SECOND = msgspec.msgpack.encode(["second"])  # a mark: whoever was before is dead, and nobody resumes
+
+
 class Sent(NamedTuple):
     """One operation of a worker's stream."""
 
@@ -41,6 +44,7 @@ class History:
         self._sent: dict[tuple[int, int], Sent] = {}
         self._answered: dict[int, int] = {}  # epoch -> number
         self._refused: set[tuple[int, int]] = set()
+        self._kept: set[tuple[int, int]] = set()  # not answered, and there after a power cut
         self._exporting: set[bytes] = set()  # records that accounting has in its files, or is about to
         self._accepts: dict[bytes, tuple[Sent, Accept, Message, Recipient | None]] = {}  # the last: for a notice, one whose settle it came with
         self._outcomes: dict[Recipient, list[tuple[Sent, Settlement]]] = {}
@@ -64,6 +68,7 @@ class History:
 
     def _send(self, sent: Sent) -> None:
         operation = sent.operation
+        self._sent[sent[:2]] = sent
         if isinstance(operation, Accept):
             self._expect(sent, operation, None)
         elif isinstance(operation, Exported):
@@ -81,21 +86,30 @@ class History:
 
     def _must(self, sent: Sent) -> bool:
         """Whether it was answered, and not refused."""
-        return sent.number <= self._answered[sent.epoch] and (sent.epoch, sent.number) not in self._refused
+        return (sent.number <= self._answered[sent.epoch] or sent[:2] in self._kept) and sent[:2] not in self._refused
 
     def _may(self, sent: Sent) -> bool:
-        return (sent.epoch, sent.number) not in self._refused
+        return sent[:2] not in self._refused
+
+    def decide(self, tables: Tables) -> None:
+        """A power cut left *tables*: what was under way is there for good, or never will be."""
+        applied: set[tuple[int, int]] = set()
+        found = list(self.problems(tables, applied))
+        assert not found, found
+        for key, sent in self._sent.items():
+            if not self._must(sent):
+                (self._kept if key in applied else self._refused).add(key)
 
     # --- against the tables ------------------------------------------------------------------------------------------------------------
 
-    def problems(self, tables: Tables) -> Iterator[str]:
-        """What the tables say that cannot be, or lack."""
+    def problems(self, tables: Tables, applied: set[tuple[int, int]] | None = None) -> Iterator[str]:
+        """What the tables say that cannot be, or lack.  *applied* gets the operations of which something is seen."""
+        applied = set() if applied is None else applied
         waiting: dict[bytes, dict[Recipient, int]] = {}  # message -> recipient -> due time
         for key in tables["due"]:
             _, _, due_ms, identity, _ = DUE_KEY.unpack(key)
             waiting.setdefault(identity, {})[key[13:]] = due_ms
         records = Counter(tables["outbox"].values())
-        applied: set[tuple[int, int]] = set()  # operations of which something is seen
         for identity in (waiting.keys() | tables["message"].keys()) - self._accepts.keys():
             yield f"message {identity.hex()} was never sent"
         for identity, (sent, accept, message, cause) in self._accepts.items():
@@ -118,7 +132,7 @@ class History:
         """An accept is there as a whole or not at all."""
         name = accept.id.hex()
         recipients = {accept.id + format.U32.pack(index) for index in range(len(accept.recipients))}
-        settled = {recipient for recipient in recipients if any(not row.again_ms for _, row in self._outcomes.get(recipient, []))}
+        settled = {recipient for recipient in recipients if self._may_be_settled(recipient)}
         if not self._may(sent) and (row is not None or waiting):
             yield f"message {name} is there, and was refused"
         if not waiting.keys() <= recipients:
@@ -139,6 +153,9 @@ class History:
             ):
                 yield f"message {name} is not what was sent"
 
+    def _may_be_settled(self, recipient: Recipient) -> bool:
+        return any(not row.again_ms for sent, row in self._outcomes.get(recipient, []) if self._may(sent))
+
     def _recipient_problems(
         self, recipient: Recipient, outcomes: list[tuple[Sent, Settlement]], due_ms: int | None, records: Counter[bytes],
         applied: set[tuple[int, int]],
@@ -146,7 +163,7 @@ class History:
         """A recipient is as its last outcome says, or as the one before if that was not answered; the records say the same."""
         there = frozenset(row.record for _, row in outcomes if records[row.record] or row.record in self._exporting)
         answered = [row for sent, row in outcomes if self._must(sent)]
-        fates = [self._fate(answered), self._fate([row for _, row in outcomes])]
+        fates = [self._fate(answered), self._fate([row for sent, row in outcomes if self._may(sent)])]
         for fate in fates:
             if fate.waits == (due_ms is not None) and fate.again_ms in (0, due_ms) and fate.records == there:
                 applied |= {sent[:2] for sent, row in outcomes if row.record in there}

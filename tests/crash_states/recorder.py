@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -32,25 +33,25 @@ class Event(NamedTuple):
     data: bytes
 
 
-def compile_shim(directory: Path) -> Path:
-    """The shim, built in *directory*."""
-    library = directory / "shim.so"
-    source = Path(__file__).with_name("shim.c")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
+def run(directory: Path, module: str, arguments: Sequence[str], *, die_at: int = 0) -> Path:
+    """Run *module* with directory/root and *arguments* under the shim; the record that it left, or went on with.
 
-
-def run(directory: Path, module: str, arguments: Sequence[str]) -> Path:
-    """Run *module* with directory/root and *arguments* under the shim; the record that it left.  Raises if it fails."""
-    root, record = directory / "root", directory / "record"
-    root.mkdir()
+    *die_at*: kill it when it has made so many calls more.  Raises if it fails.
+    """
+    root, record, library = directory / "root", directory / "record", directory / "shim.so"
+    root.mkdir(parents=True, exist_ok=True)
+    if not library.exists():
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("shim.c"), "-ldl"], check=True)
     environment = os.environ | {
-        "LD_PRELOAD": str(compile_shim(directory)),
+        "LD_PRELOAD": str(library),
         "CRASH_ROOT": str(root),
         "CRASH_RECORD": str(record),
+        "CRASH_DIE_AT": str(die_at),
         "PYTHONPATH": str(REPOSITORY),
     }
-    subprocess.run([sys.executable, "-m", module, str(root), *arguments], check=True, env=environment, timeout=RUN_WITHIN_S, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, "-m", module, str(root), *arguments], env=environment, timeout=RUN_WITHIN_S, cwd=REPOSITORY)
+    if done.returncode != (-signal.SIGKILL if die_at else 0):
+        raise RuntimeError(f"{module} ended with {done.returncode}")
     return record
 
 
@@ -92,6 +93,8 @@ def read(record: Path, root: Path) -> Iterator[Event]:
 def apply(disk: Disk, event: Event) -> Write | None:
     """Let *event* happen on *disk*; a synchronous write is pending until `Disk.complete`, and is returned."""
     path = PurePosixPath(event.path)
+    if event.kind in "WTS" and not disk.is_directory(path):
+        disk.know(event.inode, path)
     if event.kind == "W":
         write = disk.write(event.inode, event.offset, event.data)
         return write if event.synced else None

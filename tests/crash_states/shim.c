@@ -1,13 +1,14 @@
 /* Records what the process that has this in LD_PRELOAD does to the files below $CRASH_ROOT, in order, into $CRASH_RECORD.
  *
  * Each record is a struct head, then the first path, the second path and the data.  A call is recorded once it has returned and succeeded.  Calls
- * that could change such a file and that record.py has no meaning for are recorded as '?'.
+ * that could change such a file and that recorder.py has no meaning for are recorded as '?'.  After $CRASH_DIE_AT records the process is killed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,7 @@ struct head {
 };
 
 static int record_fd = -1;
+static long left = -1; /* records until death */
 static char root[PATH];
 static size_t root_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -50,6 +52,8 @@ __attribute__((constructor)) static void begin(void)
     record_fd = (int)syscall(SYS_openat, AT_FDCWD, record, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (record_fd < 0)
         abort();
+    if (getenv("CRASH_DIE_AT"))
+        left = atol(getenv("CRASH_DIE_AT"));
 }
 
 static int is_ours(const char *path)
@@ -84,6 +88,8 @@ static void note(char kind, int synced, const char *path, const char *other, uin
         put(parts->iov_base, part);
         size -= part;
     }
+    if (left > 0 && !--left)
+        kill(getpid(), SIGKILL);
     pthread_mutex_unlock(&lock);
     errno = saved;
 }

@@ -31,6 +31,7 @@ NEW: Tables = {name: {} for name in index.Tables.__slots__} | {  # of a spool th
 
 def write_tree(root: Path, tree: Tree) -> None:
     """Make *tree* real in *root*."""
+    root.mkdir(parents=True, exist_ok=True)
     for path, contents in tree.items():
         if contents is None:
             (root / path).mkdir()
@@ -58,8 +59,8 @@ def digest(tables: Tables) -> bytes:
 
 
 def scratch() -> str | None:
-    """Where states are built: in memory if there is such a place, since what is tried is no longer about the disk."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    """Where lives are recorded and states are built: $TMPDIR, or in memory if there is such a place, since the disk is the model's."""
+    return None if os.environ.get("TMPDIR") or not os.access("/dev/shm", os.W_OK) else "/dev/shm"
 
 
 def problems(root: Path, allowed: set[bytes], *, fresh: bool) -> Iterator[str]:

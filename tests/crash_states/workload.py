@@ -1,4 +1,6 @@
-"""What is recorded: a spool's life with every kind of operation, stepped in one process: `python -m tests.crash_states.workload ROOT SEED OMIT`.
+"""What is recorded: a spool's life with every kind of operation, stepped in one process.
+
+`python -m tests.crash_states.workload ROOT SEED OMIT first|second`; the second life begins on what the first one left, and is short.
 
 Everything is small (segments of 5 KB, slices of 7 records), so that segments are sealed, emptied and compacted all the time.  Bodies are written
 while others are being synced, as workers do.
@@ -12,14 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgspec
 
-from engine.spool import committer, compaction, files, format, index, offline, service
-from engine.spool.ops import Accept, Exported, NewRecipient, Operation, Settle, Settlement
+from engine.spool import committer, compaction, files, format, offline, service
+from engine.spool.ops import Accept, Due, Exported, NewRecipient, Operation, Settle, Settlement
 from engine.spool.space import Space
 from engine.supervisor import ground, spooldir
 from tests.crash_states.recorder import mark
-from tests.spool.stepping import Due, Spool, Worker, accept, encode
+from tests.spool.stepping import Spool, Worker, accept, encode
 
 SEGMENT_BYTES = 5_000
 QUEUES = [f"d{number}.example/v{number % 3}" for number in range(12)]
@@ -211,8 +214,8 @@ def prepare(life: Life, omit: str) -> None:
     if omit == "name-sync":
         files.SegmentFiles._sync_directory = lambda self: None  # type: ignore[method-assign]
     elif omit == "index-sync":
-        real_open = index.lmdb.open
-        index.lmdb.open = lambda *arguments, **options: real_open(*arguments, **options | {"sync": False, "metasync": False})
+        real_open = lmdb.open
+        lmdb.open = lambda *arguments, **options: real_open(*arguments, **options | {"sync": False, "metasync": False})  # type: ignore
     elif omit == "order":
         _answer_too_early()
 
@@ -246,11 +249,8 @@ def _answer_too_early() -> None:
     committer.Committer._commit = commit  # type: ignore[method-assign]
 
 
-def main() -> None:
-    root, seed, omit = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    assert omit in OMISSIONS
-    life = Life(root, random.Random(seed))
-    prepare(life, omit)
+def first_life(life: Life) -> None:
+    """Two starts and a restart, then an offline compaction and a last short time."""
     life.start()
     life.play(ROUNDS)
     life.restart(resume=True)
@@ -258,13 +258,33 @@ def main() -> None:
     life.restart(resume=False)
     life.play(ROUNDS // 2)
     life.end()
-    lock = spooldir.claim(str(root / "spool"))
-    offline.compact(root / "spool")
+    lock = spooldir.claim(str(life.root / "spool"))
+    offline.compact(life.root / "spool")
     os.close(lock)
     life.start()
     life.play(3)
     life.spool.close()
     os.close(life.lock)
+
+
+def second_life(life: Life) -> None:
+    """Nobody resumes; some work, and a stop."""
+    note("second")
+    life.records = life.again_ms = 1_000_000  # other names than before
+    life.start()
+    life.spool.service._resume_until_s = 0.0
+    life.step()
+    life.play(4)
+    life.spool.close()
+    os.close(life.lock)
+
+
+def main() -> None:
+    root, seed, omit, which = Path(sys.argv[1]), *sys.argv[2:]
+    assert omit in OMISSIONS
+    life = Life(root, random.Random(f"{seed}/{which}"))
+    prepare(life, omit)
+    {"first": first_life, "second": second_life}[which](life)
 
 
 if __name__ == "__main__":

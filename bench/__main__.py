@@ -49,7 +49,7 @@ class Show:
 
         self._console = Console(stderr=True)
         columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self._bars = Bars(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._bars = Bars(*columns, console=self._console, transient=True, refresh_per_second=2, disable=not self._console.is_terminal)
         self._task = self._bars.add_task("", total=total)
         self._title = ""
 
@@ -63,11 +63,11 @@ class Show:
     def begin(self, title: str) -> None:
         """What runs now."""
         self._title = title
-        self._bars.update(self._task, description=title)
+        self._bars.update(self._task, description=f"{title}: starting")
 
     def progress(self, name: str, accepted: int, delivered: int, _total: int) -> None:
         """How far it is."""
-        self._bars.update(self._task, description=f"{self._title}: {name} {accepted:,} accepted, {delivered:,} delivered")
+        self._bars.update(self._task, description=f"{self._title}: {name}: {accepted:,} accepted, {delivered:,} delivered")
 
     def done(self, text: str) -> None:
         """It has ended, with this line."""
@@ -116,7 +116,7 @@ class Bench:
         """All of it; what fails is said in `wrong` and does not end the rest."""
         for row in self._rows:
             for system in self._systems if row.group not in plan.FLAT else ("engine",):
-                self._show.begin(f"{row.key}, {system}")
+                self._show.begin(row.key)
                 self._one(row, system)
 
     def _one(self, row: Row, system: str) -> None:

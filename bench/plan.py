@@ -65,7 +65,7 @@ def _flat(seconds: float, queued: Sequence[int], domains: Sequence[int], sources
     for count in domains:
         load = Load(messages=endless(1), seconds=seconds, domains=count)
         rows.append(
-            Row(key=f"domains-{count}", group=DOMAINS, title=f"{count:,} destination domain{'s' * (count > 1)}, {{:.3g}} messages each", load=load)
+            Row(key=f"domains-{count}", group=DOMAINS, title=f"{count:,} destination domain{'s' * (count > 1)}, {{:,.1f}} messages each", load=load)
         )
     for count in sources:
         title = f"{count} source IP{'s' * (count > 1)}, one slot"

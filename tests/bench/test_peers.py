@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -50,6 +52,14 @@ class Mute(Daemon):
 
     def configure(self) -> Sequence[str]:
         return [sys.executable, "-S", "-c", "print('no such option: speed')"]
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that the engine's user can reach, unlike pytest's own."""
+    with TemporaryDirectory(prefix="bench-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 def quiet(_name: str, _accepted: int, _delivered: int, _total: int) -> None:
@@ -131,6 +141,7 @@ def test_source_addresses_are_all_different_and_local() -> None:
     assert "delivery-workers 1\n" in text
 
 
+BURN = "import resource, time\nwhile sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) < 0.15: pass\n"
 IGNORED = """
 import os, resource, signal
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -150,3 +161,27 @@ def test_children_that_nobody_waits_for_count_in_a_control_group(tmp_path: Path)
     group.close()
     measured = Measured([sys.executable, "-S", "-c", IGNORED], report=tmp_path / "usage", log=tmp_path / "log", cgroup=True)
     assert measured.wait(30)["cpu_us"] >= 150_000
+
+
+def test_without_a_way_into_the_group_the_processes_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.stat").write_text("usage_usec 0\n")
+    monkeypatch.setattr(ControlGroup, "make", lambda _name: ControlGroup(tmp_path))
+    busy = f"{BURN}open({str(tmp_path / 'burnt')!r}, 'w').close(); time.sleep(60)"
+    measured = Measured([sys.executable, "-S", "-c", busy], report=tmp_path / "usage", log=tmp_path / "log", cgroup=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "burnt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert measured.used_us() >= 100_000
+    measured.kill_all()
+
+
+@pytest.mark.system
+def test_the_same_load_beside_recipients_that_wait(open_directory: Path) -> None:
+    load = Load(messages=60, size_bytes=1000, sessions=4, deadline_s=60)
+    steps = list(runs.engine_with_queued(load, open_directory, quiet, (0, 700)))
+    assert [count for count, _ in steps] == [0, 700]
+    for _, figures in steps:
+        assert (figures.accepted, figures.d_records) == (60, 60)
+        assert (figures.balance.lost, figures.balance.duplicate) == (0, 0)
+        assert figures.cpu_us_per_message > 0

@@ -10,9 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatchcase
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from tests.crash_states import recorder
 from tests.crash_states.disk import Choice, Disk, Tree, Write, at_random, boundaries
@@ -20,6 +23,7 @@ from tests.crash_states.history import SECOND, History, Tables
 from tests.crash_states.trial import DATA, NEW, digest, problems, scratch, tables_of, write_tree
 
 MAX_FAILURES = 10
+ANSWERS = "answers"
 
 
 class Start(NamedTuple):
@@ -38,10 +42,19 @@ class Record(NamedTuple):
     root: Path  # that it is about
     start: Start
     seed: str  # of the choice of states
+    omit: str = ""  # as if there were none of these: syncs of paths that match, or ANSWERS: everything is promised as soon as it is sent
     killed: bool = False  # two processes made it, and what is to be tried begins with the second
 
-    def events(self) -> list[recorder.Event]:
-        return list(recorder.read(self.path, self.root))
+    def events(self) -> Iterator[recorder.Event]:
+        """Its calls and marks."""
+        for event in recorder.read(self.path, self.root):
+            if event.kind == "S" and self.omit and fnmatchcase(event.path, self.omit):
+                continue
+            yield event
+            if event.kind == recorder.MARK and self.omit == ANSWERS:
+                kind, *values = msgspec.msgpack.decode(event.data)
+                if kind == "sent":
+                    yield event._replace(data=msgspec.msgpack.encode(["answered", *values[:2], []]))
 
 
 class Failure(NamedTuple):

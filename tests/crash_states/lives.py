@@ -39,30 +39,30 @@ class Result(NamedTuple):
 
 
 def explore(
-    seed: str, states: int, *, again: int = 0, omit: str = "nothing", keep: Path | None = None, jobs: int = 1
+    seed: str, states: int, *, again: int = 0, omit: str = "", keep: Path | None = None, jobs: int = 1
 ) -> Iterator[tuple[str, Result]]:
     """Record a life that *seed* chooses and try *states* of the disk, in *jobs* processes; what they were, and those that fail go to *keep*.
 
     *again*: so many lives besides are cut at a point of the first, so many are killed at some call; on what they leave a second life begins, and
-    STATES_AGAIN of each are tried.  *omit*: a fault to find (workload.py).
+    STATES_AGAIN of each are tried.  *omit*: a fault to find (Record).
     """
     chance = random.Random(seed)
     new = Start({}, NEW, History(), 0)
     with tempfile.TemporaryDirectory(prefix="crash-states-", dir=scratch()) as name:
         directory = Path(name)
-        first = Record(recorder.run(directory / "first", WORKLOAD, [seed, omit, "first"]), directory / "first" / "root", new, seed)
+        first = Record(recorder.run(directory / "first", WORKLOAD, [seed, "first"]), directory / "first" / "root", new, seed, omit)
         result = try_record(first, states, keep, jobs)
         yield "the first life", result
         for number in range(again):
             start = cut(first, chance.randrange(result.points), chance)
             place = directory / f"cut-{number}"
             write_tree(place / "root", start.tree)
-            record = Record(recorder.run(place, WORKLOAD, [seed, omit, "second"]), place / "root", start, f"{seed}/cut-{number}")
+            record = Record(recorder.run(place, WORKLOAD, [seed, "second"]), place / "root", start, f"{seed}/cut-{number}", omit)
             yield "a life after a power cut", try_record(record, STATES_AGAIN, keep, 1)
         for number in range(again):
             place = directory / f"killed-{number}"
-            recorder.run(place, WORKLOAD, [seed, omit, "first"], die_at=chance.randrange(1, result.calls * 9 // 10))
-            record = Record(recorder.run(place, WORKLOAD, [seed, omit, "second"]), place / "root", new, f"{seed}/killed-{number}", killed=True)
+            recorder.run(place, WORKLOAD, [seed, "first"], die_at=chance.randrange(1, result.calls * 9 // 10))
+            record = Record(recorder.run(place, WORKLOAD, [seed, "second"]), place / "root", new, f"{seed}/killed-{number}", omit, killed=True)
             yield "a life after a kill", try_record(record, STATES_AGAIN, keep, 1)
 
 

@@ -1,6 +1,6 @@
 """What is recorded: a spool's life with every kind of operation, stepped in one process.
 
-`python -m tests.crash_states.workload ROOT SEED OMIT first|second`; the second life begins on what the first one left, and is short.
+`python -m tests.crash_states.workload ROOT SEED first|second`; the second life begins on what the first one left, and is short.
 
 Everything is small (segments of 5 KB, slices of 7 records), so that segments are sealed, emptied and compacted all the time.  Bodies are written
 while others are being synced, as workers do.
@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import msgspec
 
 from engine.spool import committer, compaction, files, format, offline, service
@@ -27,7 +26,6 @@ from tests.spool.stepping import Spool, Worker, accept, encode
 SEGMENT_BYTES = 5_000
 QUEUES = [f"d{number}.example/v{number % 3}" for number in range(12)]
 ROUNDS = 14  # of each life
-OMISSIONS = ("nothing", "body-sync", "name-sync", "index-sync", "order")
 
 
 def note(kind: str, *values: object) -> None:
@@ -195,8 +193,8 @@ class Life:
         os.close(self.lock)
 
 
-def prepare(life: Life, omit: str) -> None:
-    """Small bounds, marks of what is answered, and the fault that the harness is to find."""
+def prepare(life: Life) -> None:
+    """Small bounds, marks of what is answered, and mail while bodies are synced."""
     compaction.LOOK_EVERY_S = -1.0
     compaction.SLACK_BYTES = 0
     compaction.SLICE_RECORDS = 7
@@ -205,19 +203,11 @@ def prepare(life: Life, omit: str) -> None:
     sync_file = files.SegmentFiles._sync_file
 
     def sync_and_write(self: files.SegmentFiles, descriptor: int) -> None:
-        if omit != "body-sync":
-            sync_file(self, descriptor)
+        sync_file(self, descriptor)
         life.between()
 
     files.SegmentFiles._sync_file = sync_and_write  # type: ignore[method-assign]
     _note_answers()
-    if omit == "name-sync":
-        files.SegmentFiles._sync_directory = lambda self: None  # type: ignore[method-assign]
-    elif omit == "index-sync":
-        real_open = lmdb.open
-        lmdb.open = lambda *arguments, **options: real_open(*arguments, **options | {"sync": False, "metasync": False})  # type: ignore
-    elif omit == "order":
-        _answer_too_early()
 
 
 def _note_answers() -> None:
@@ -234,19 +224,6 @@ def _note_answers() -> None:
 
     service.SpoolService._answer = answer  # type: ignore[method-assign]
     service.SpoolService._welcome = welcome  # type: ignore[method-assign]
-
-
-def _answer_too_early() -> None:
-    """Operations count as answered when they are gathered."""
-    real = committer.Committer._commit
-
-    def commit(self: committer.Committer, entries: list[Any]) -> Any:
-        for session, number, _, reason in entries:
-            if session is not None and number and reason is None:
-                note("answered", session.epoch, number, [])
-        return real(self, entries)
-
-    committer.Committer._commit = commit  # type: ignore[method-assign]
 
 
 def first_life(life: Life) -> None:
@@ -280,10 +257,9 @@ def second_life(life: Life) -> None:
 
 
 def main() -> None:
-    root, seed, omit, which = Path(sys.argv[1]), *sys.argv[2:]
-    assert omit in OMISSIONS
+    root, seed, which = Path(sys.argv[1]), *sys.argv[2:]
     life = Life(root, random.Random(f"{seed}/{which}"))
-    prepare(life, omit)
+    prepare(life)
     {"first": first_life, "second": second_life}[which](life)
 
 

@@ -53,6 +53,7 @@ class Backlog:
         now_s = monotonic_s()
         step = self._steps.tick(now_ms, now_s)
         if step:
+            self._scheduler.clock_stepped(step)
             self._log.event("clock", f"the wall clock stepped by {step / 1000:.0f}s: nobody is bounced for age until it has stood for 15 minutes")
         self._scheduler.may_expire = self._steps.may_expire(now_s)
 

@@ -135,6 +135,8 @@ class Scheduler:
         queue.more = not complete
         if complete and next_due_ms is not None:
             self.timers.wake(queue.number, next_due_ms)
+        if queue.skipped_ms:  # again and again: an earlier timer may have taken its place, and rung
+            self.timers.wake(queue.number, queue.skipped_ms)
         if queue.window:
             self.ready[queue.number] = queue
         elif queue.more:
@@ -151,7 +153,6 @@ class Scheduler:
             return rows
         first_ms = min(due_ms(row.key) for row in early)
         queue.skipped_ms = min(queue.skipped_ms or first_ms, first_ms)
-        self.timers.wake(queue.number, first_ms)
         left_out = {row.key for row in early}
         return [row for row in rows if row.key not in left_out]
 
@@ -408,6 +409,19 @@ class Scheduler:
         if queue.window:
             self.ready[queue.number] = queue
         self.timers.wake(queue.number, doom.until_ms)
+
+    def clock_stepped(self, step_ms: int) -> None:
+        """The wall clock has stepped: holds and dooms are waits, not appointments, and move with it.  Due times on disk stay as they are."""
+        for queue in self.queues.values():
+            if queue.hold_until_ms:
+                queue.hold_until_ms = max(queue.hold_until_ms + step_ms, 1)
+                self.timers.wake(queue.number, queue.hold_until_ms)
+            if queue.doom is not None:
+                queue.doom = queue.doom._replace(until_ms=queue.doom.until_ms + step_ms)
+                self.timers.wake(queue.number, queue.doom.until_ms)
+        for number, held in self.held.items():
+            self.held[number] = held._replace(until_ms=max(held.until_ms + step_ms, 1))
+            self.timers.wake(number, self.held[number].until_ms)
 
     # --- expiry -----------------------------------------------------------------------------------------------------------------------
 

@@ -95,3 +95,19 @@ def test_thousands_of_them_are_small() -> None:
     assert len(scheduler.held) == count
     assert not scheduler.queues
     assert grown / count < 700, f"{grown / count:.0f} bytes each"
+
+
+def test_its_wait_moves_with_a_wall_clock_that_steps() -> None:
+    """After a step back by an hour it waited an hour longer."""
+    for step_ms in (-3_600_000, 3_600_000):
+        world = world_of(2)
+        world.arrive(1, 1)
+        fail_all(world)
+        world.now_ms += 30_000 + step_ms
+        world.scheduler.clock_stepped(step_ms)
+        world.holds = {number: until_ms + step_ms for number, until_ms in world.holds.items()}
+        world.tick()
+        assert not world.in_state("connecting")
+        world.now_ms += 30_000
+        world.tick()
+        assert len(world.in_state("connecting")) == 1

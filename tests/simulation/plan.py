@@ -191,7 +191,7 @@ def _draw_events(plan: Plan, random: Random) -> None:
         )
     if _has(plan, "clock"):
         for _ in range(random.randint(1, 4)):
-            by_ms = random.choice((-1, 1)) * random.choice((500, 20_000, 59_000, 90_000, 3_600_000, 90_000_000))
+            by_ms = random.choice((-500, -20_000, -59_000, -90_000, -3_600_000, 500, 20_000, 59_000, 90_000, 3_600_000, 90_000_000))
             plan.events.append((random.uniform(0, plan.unkind_s), "step", by_ms))
     if plan.kind != "calm" and random.random() < 0.2:
         plan.drag_s = random.choice((0.0001, 0.002))

@@ -25,7 +25,7 @@ from engine.scheduler.clockstep import StepGuard
 from engine.scheduler.queue import Queue
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolLink
-from tests.simulation.ledger import CONFIRM_S, Ledger
+from tests.simulation.ledger import CONFIRM_S, STEP_MS, Ledger
 from tests.simulation.loop import TICK_S, Process
 from tests.simulation.network import Endpoint, Line
 from tests.simulation.peers import connect
@@ -45,14 +45,14 @@ class Log:
     def __init__(self, world: World, process: Process) -> None:
         self._ledger = world.ledger
         self._process = process
-        self._since_s = world.clock.now_s
+        self.since_s = world.clock.now_s  # a step before is none that the process could see
 
     def event(self, kind: str, text: str) -> None:
         """A line."""
         ledger = self._ledger
         ledger.say(self._process.name, f"{kind} {text}")
         if kind == "bounced" and " status=5.4.7 " in text and TICK_S < ledger.clock.now_s - ledger.last_step_s < CONFIRM_S and (
-            ledger.last_step_s > self._since_s
+            ledger.last_step_s > self.since_s
         ):
             ledger.fail(f"the clock has just stepped, and: {text}")
 
@@ -191,6 +191,7 @@ class DeliveryProcess(Process):
         reporter = Reporter(config.server.host_name[0], link, reader, cast(Any, Segments(world.spool, link)))
         slot.settler = Settler(scheduler, link, reader, reporter, log, slot.plan)
         steps = StepGuard(world.clock.wall_ms(), world.clock.monotonic_s())
+        log.since_s = world.clock.now_s
         slot.backlog = Backlog(scheduler, reader, slot.settler, steps, log, Ownership(ours, ours, True, log), link.stamp_ms)
         self._watch(slot)
         self.slot = slot
@@ -213,6 +214,15 @@ class DeliveryProcess(Process):
         if next_ms:
             at_s = min(at_s, (next_ms - self.world.clock.offset_ms) / 1000)
         return at_s
+
+    def stepped(self, by_ms: int) -> None:
+        """The wall clock has.  By less than the engine notices: then a hold that is over may count once more, and a new one begin late."""
+        if abs(by_ms) < STEP_MS:
+            self.holds.clear()
+            self.failed_ms = dict.fromkeys(self.world.spool.disk.names, self.world.clock.wall_ms() + max(0, -by_ms))
+            return
+        self.holds = {number: (until_ms + by_ms, since_ms + by_ms) for number, (until_ms, since_ms) in self.holds.items()}
+        self.failed_ms = {number: failed_ms + by_ms for number, failed_ms in self.failed_ms.items()}
 
     def check(self) -> None:
         """What must hold whenever the loop comes round."""

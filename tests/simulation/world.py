@@ -230,6 +230,8 @@ class World:
             self.clock.offset_ms += amount
             if abs(amount) >= STEP_MS:
                 self.ledger.last_step_s = self.clock.now_s
+            if self.delivery is not None and self.delivery.slot is not None:
+                self.delivery.stepped(amount)
 
     # --- connections ------------------------------------------------------------------------------------------------------------------
 

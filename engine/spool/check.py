@@ -166,6 +166,8 @@ class Scan:
         """Each row counts what `message` says, and each file has a row, or an epoch that may still fill it."""
         rows: set[tuple[int, int]] = set()
         files = set(self._files())
+        if not self._bodies.is_dir():
+            yield Problem("spool", str(self._bodies), "is not there")
         for key, value in self._rows("segments", self._tables.segment):
             if len(key) != format.SEGMENT_KEY.size or len(value) != format.SEGMENT_ROW.size:
                 yield Problem("segment", key.hex(), "its row is malformed")
@@ -235,6 +237,8 @@ class Scan:
 
     def _files(self) -> Iterator[tuple[int, int]]:
         """The segments in bodies/."""
+        if not self._bodies.is_dir():
+            return
         with os.scandir(self._bodies) as entries:
             for entry in entries:
                 segment = format.parse_segment_name(entry.name)

@@ -147,6 +147,8 @@ def test_damaged_and_missing_bodies_are_found_with_their_messages(root: Path) ->
     assert {problem.text for problem in check(root)} == {"another record lies there"}
     paths[0].unlink()
     assert kinds(root) == {"segment", "body"}
+    shutil.rmtree(root / format.BODIES)
+    assert kinds(root) == {"spool", "segment", "body"}
 
 
 def test_files_that_nobody_names(root: Path) -> None:

@@ -43,6 +43,12 @@ class Write:
                 _resize(contents, end)
             contents[start:end] = self.data[start - self.offset : end - self.offset]
 
+    def over(self, data: bytes, offset: int) -> bytes:
+        """*data*, which lies at *offset*, where this one has been written over it."""
+        assert self.data is not None
+        start, end = max(self.offset, offset), min(self.offset + len(self.data), offset + len(data))
+        return data if start >= end else data[: start - offset] + self.data[start - self.offset : end - self.offset] + data[end - offset :]
+
     def units(self, unit: int) -> list[tuple[int, int]]:
         """The parts of it that are written or not, each as a whole."""
         end = self.offset + len(self.data or b"")
@@ -165,12 +171,13 @@ class Disk:
         return write
 
     def complete(self, write: Write) -> None:
-        """*write* is on the disk, whatever else is."""
+        """*write* is on the disk, whatever else is: what was pending at its place goes there with it."""
+        assert write.data is not None
         write.file.pending.remove(write)
-        end = write.offset + len(write.data or b"")
-        overlap = [other for other in write.file.pending if other.offset < end and write.offset < other.offset + len(other.data or b"")]
-        assert not overlap, "a synchronous write over one that is pending: the model has no order for these"
         write.apply(write.file.durable)
+        for other in write.file.pending:
+            if other.data is not None:
+                other.data = write.over(other.data, other.offset)
 
     def sync(self, inode: int) -> None:
         self._inodes[inode].sync()

@@ -66,6 +66,15 @@ def test_a_write_may_be_lost_whole_or_torn_until_its_file_is_synced() -> None:
     assert states(disk) == [{"a": data + b"meta"}]
 
 
+def test_a_synchronous_write_stays_over_what_was_pending_at_its_place() -> None:
+    disk = Disk()
+    disk.create(path("a"), 1)
+    disk.sync_directory(path("."))
+    disk.write(1, 0, b"0123456789")
+    disk.complete(disk.write(1, 2, b"ab"))
+    assert {tree["a"] for tree in states(disk)} == {b"\0\0ab", b"01ab456789", b"\0\0ab" + bytes(6)}
+
+
 def test_later_writes_may_be_there_without_earlier_ones() -> None:
     disk = Disk()
     disk.create(path("a"), 1)

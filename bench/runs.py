@@ -260,6 +260,31 @@ class LineCount:
         return self.count
 
 
+class _Loads:
+    """Loads through one engine to one sink, one after the other: each with recipients of its own."""
+
+    def __init__(self, server: EngineProcess, sink: Sink, directory: Path, progress: Progress) -> None:
+        self._server, self._sink, self._directory, self._progress = server, sink, directory, progress
+        self._lines = LineCount(server.directory, "d")
+        self._recipients = 0  # numbers that have been used
+        self._before = 0  # records of earlier loads
+
+    def run(self, load: Load, at_accepted: Callable[[int], None] = lambda _accepted: None) -> Figures:
+        """One load, until its records are written."""
+        watched = _Watched("engine", self._server.processes, self._progress, at_accepted)
+        meter, self._before = _Meter(self._server), self._lines.look()
+        first = -(-self._recipients // load.recipients)
+        driven = _drive(load, self._server.port, self._sink, self._directory, watched, first)
+        sent = driven[0]
+        self._recipients = (first + max(sent.accepted, len(sent.accept_times_us or ()))) * load.recipients
+        self._lines.wait(self._before + sent.accepted * load.recipients, 15)
+        return _figures(load, watched, driven, self._sink, meter.read(), 0, d_records=self.records())
+
+    def records(self) -> int:
+        """Delivery records of the last load by now."""
+        return self._lines.look() - self._before
+
+
 def engine(
     load: Load,
     directory: Path,
@@ -269,23 +294,30 @@ def engine(
     virtual_mtas: int = 0,
     delivery_workers: int = 0,
     listener_workers: int = 0,
+    known_domains: bool = False,
 ) -> Figures:
-    """The same through a real `engine start`; with *kills*, SIGKILL for `all` or one role at a time while it runs."""
+    """The same through a real `engine start`; with *kills*, SIGKILL for `all` or one role at a time while it runs.
+
+    *known_domains*: each domain has had a message before.
+    """
     load = replace(load, retry=bool(kills))
     with Sink(directory, name="engine-sink") as sink:
         conf = engine_conf(sink.port, virtual_mtas=virtual_mtas, delivery_workers=delivery_workers, listener_workers=listener_workers)
         server = EngineProcess(directory / "engine", conf, cgroup=not kills)
         with server:
-            watched = _Watched("engine", server.processes, progress, _Killer(server, kills, load.messages) if kills else lambda _accepted: None)
-            meter = _Meter(server)
-            driven = _drive(load, server.port, sink, directory, watched)
-            lines = LineCount(server.directory, "d")
-            lines.wait(driven[0].accepted * load.recipients, 15)
-            used = meter.read()
+            loads = _Loads(server, sink, directory, progress)
+            if known_domains:
+                each = min(load.domains, 100)
+                messages = -(-load.domains // each)
+                loads.run(
+                    Load(messages=messages, size_bytes=1024, sessions=10, recipients=each, domains=load.domains, pipeline=True, per_connection=100)
+                )
+            figures = loads.run(load, _Killer(server, kills, load.messages) if kills else lambda _accepted: None)
             server.stop()
+        whole_us = server.cpu_us / max(figures.accepted, 1)
         if kills:
-            used = server.cpu_us, {"all": server.cpu_us}
-        return _figures(load, watched, driven, sink, used, server.cpu_us, d_records=lines.look(), kills=tuple(kills))
+            figures = replace(figures, cpu_us_per_message=whole_us, cpu_us_by_role={"all": whole_us})
+        return replace(figures, whole_cpu_us_per_message=whole_us, d_records=loads.records(), kills=tuple(kills))
 
 
 def engine_with_queued(load: Load, directory: Path, progress: Progress, counts: Sequence[int]) -> Iterator[tuple[int, Figures]]:
@@ -296,21 +328,12 @@ def engine_with_queued(load: Load, directory: Path, progress: Progress, counts: 
         sink = running.enter_context(Sink(directory, name="engine-sink"))
         conf = engine_conf(sink.port, dead=f"[{DEAD_HOST}]:{closed.getsockname()[1]}")
         server = running.enter_context(EngineProcess(directory / "engine", conf, cgroup=True))
-        queued = first = arrived = 0
+        loads = _Loads(server, sink, directory, progress)
+        queued = 0
         for count in counts:
             _queue(server, directory, progress, count - queued)
             queued = count
-            watched = _Watched("engine", server.processes, progress)
-            meter = _Meter(server)
-            driven = _drive(load, server.port, sink, directory, watched, first)
-            first += len(driven[0].accept_times_us or ())
-            arrived += driven[0].accepted * load.recipients
-            lines = LineCount(server.directory, "d")
-            lines.wait(arrived, 15)
-            yield (
-                count,
-                _figures(load, watched, driven, sink, meter.read(), 0, d_records=lines.look() - arrived + driven[0].accepted * load.recipients),
-            )
+            yield count, loads.run(load)
 
 
 def _queue(server: EngineProcess, directory: Path, progress: Progress, recipients: int) -> None:

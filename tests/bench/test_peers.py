@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -177,11 +178,14 @@ def test_without_a_way_into_the_group_the_processes_are_added_up(tmp_path: Path,
 
 
 @pytest.mark.system
-def test_the_same_load_beside_recipients_that_wait(open_directory: Path) -> None:
+def test_the_same_load_beside_recipients_that_wait_and_over_known_domains(open_directory: Path) -> None:
     load = Load(messages=60, size_bytes=1000, sessions=4, deadline_s=60)
-    steps = list(runs.engine_with_queued(load, open_directory, quiet, (0, 700)))
+    for name in ("queued", "domains"):
+        (open_directory / name).mkdir()
+    steps = list(runs.engine_with_queued(load, open_directory / "queued", quiet, (0, 700)))
     assert [count for count, _ in steps] == [0, 700]
-    for _, figures in steps:
+    domains = runs.engine(replace(load, domains=150), open_directory / "domains", quiet, known_domains=True)
+    for figures in (*(figures for _, figures in steps), domains):
         assert (figures.accepted, figures.d_records) == (60, 60)
         assert (figures.balance.lost, figures.balance.duplicate) == (0, 0)
         assert figures.cpu_us_per_message > 0

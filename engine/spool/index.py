@@ -15,6 +15,8 @@ import lmdb._envid  # by itself it would come with the first environment: too la
 from engine.errors import SpoolError, StartError
 from engine.spool import format
 
+DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+ADVICE = "stop the engine; engine spool check says what is left"
 _OPEN_TRIES = 20  # "opening can fail if another process opens or closes at the same moment" (lmdb.h)
 _OPEN_PAUSE_S = 0.05
 
@@ -36,7 +38,8 @@ class Tables:
 
 
 def open_for_writing(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) -> tuple[lmdb.Environment, Tables]:
-    """The environment in *path*/index and its tables, created if new, its version checked; StartError for one of another format.
+    """The environment in *path*/index and its tables, created if new, its version checked; StartError for one of another format
+    or with damaged pages.
 
     What the last owner committed is synced before this returns: it may have been killed between writing and syncing.
     """
@@ -50,6 +53,9 @@ def open_for_writing(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) ->
             _check_version(path, txn, tables)
         env.sync(True)
         format.sync_directory(path / format.INDEX)  # LMDB syncs its file, never the file's name
+    except DAMAGED as error:
+        env.close()
+        raise StartError(f"spool {path}: its index is damaged: {error}; {ADVICE}") from error
     except BaseException:
         env.close()
         raise

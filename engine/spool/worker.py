@@ -13,7 +13,7 @@ from engine.clock import monotonic_s
 from engine.errors import EngineError
 from engine.log import EventLog
 from engine.process import Birth, Heartbeat
-from engine.spool import format
+from engine.spool import format, index
 from engine.spool.service import SpoolService
 from engine.spool.space import Space
 
@@ -52,7 +52,8 @@ def run(birth: Birth, config: Config) -> int:
         service.close()
         log.event("spool", "closed")
     except BaseException as error:
-        log.event("spool", f"failed: {type(error).__name__}: {error}")
+        advice = f"; {index.ADVICE}" if isinstance(error, index.DAMAGED) else ""
+        log.event("spool", f"failed: {type(error).__name__}: {error}{advice}")
         raise
     finally:
         log.close()

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from bench import table
+from bench.__main__ import record
+from bench.end_to_end import failures
+from bench.load import Balance, Load
 from bench.plan import BULK, FLAT, HALF, QUEUED, RELAY, choose, plan
+from bench.runs import Figures
 
 
 def line(key: str, system: str, **figures: Any) -> dict[str, Any]:
@@ -120,3 +124,36 @@ def test_rows_are_chosen_by_group_or_pattern_and_half_load_brings_its_base() -> 
     assert keys() == [row.key for row in plan()]
     with pytest.raises(ValueError, match="no row is called reley: relay-1k, "):
         keys("reley")
+
+
+def figures(load: Load, **more: Any) -> Figures:
+    usual: dict[str, Any] = {
+        "name": "engine", "accepted": 200, "failed": 0, "seconds": 2.0, "accepted_per_s": 100.0, "delivered_per_s": 5000.0,
+        "cpu_us_per_message": 1500.0, "cpu_us_by_role": {"spool": 500.0}, "whole_cpu_us_per_message": 0.0,
+        "accept_us": {"p50": 9000, "p99": 21_000, "max": 30_000}, "latency_us": {},
+        "peak_anonymous_bytes": 81_000_000, "peak_resident_bytes": 139_000_000, "balance": Balance(0, 0, 0), "connections": 50, "source_ips": 1,
+    }  # fmt: skip
+    return Figures(load=load, **{**usual, **more})
+
+
+def test_bulk_counts_recipients_and_everything_else_messages() -> None:
+    (bulk,) = choose(plan(), ["bulk-1x100"])
+    counted = record(bulk, figures(bulk.load), bulk.title)
+    assert [counted[name] for name in ("accepted_per_s", "delivered_per_s", "cpu_us", "cpu_us_by_role")] == [10_000, 5000, 15, {"spool": 5}]
+    assert (counted["accept_ms"], counted["arrival_ms"]) == ([9.0, 21.0], [])
+    (relay,) = choose(plan(), ["relay-10k"])
+    counted = record(relay, figures(relay.load), relay.title)
+    assert [counted[name] for name in ("accepted_per_s", "delivered_per_s", "cpu_us")] == [100, 5000, 1500]
+    assert (counted["resident_mb"], counted["anonymous_mb"]) == (139, 81)
+
+
+def test_a_load_that_ends_by_the_clock_fails_by_what_was_refused_not_by_what_was_never_begun() -> None:
+    (row,) = choose(plan(), ["relay-1k"])
+    assert failures(figures(row.load, d_records=200)) == []
+    assert failures(figures(row.load, failed=3, errors={"mail 452": 3})) == ["engine: 3 messages were not accepted: {'mail 452': 3}"]
+    assert failures(figures(row.load, balance=Balance(2, 1, 0), d_records=198)) == [
+        "engine: 2 acknowledged recipients never arrived",
+        "engine: 1 recipients arrived more than once",
+        "engine: 198 d records, 200 expected",
+    ]
+    assert failures(figures(Load(messages=201))) == ["engine: only 200 of 201 messages were accepted"]

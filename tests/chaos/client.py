@@ -47,6 +47,9 @@ def body(size: int, chance: random.Random) -> bytes:
     return b"\r\n".join(lines) + b"\r\n"
 
 
+ENDS = (Failed, OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, RuntimeError)  # the last is uvloop's for a dead socket
+
+
 class Load:
     """What all sessions share."""
 
@@ -60,7 +63,7 @@ class Load:
         """Connections one after the other, until told to stop."""
         chance = random.Random(self._seed * 1_000_003 + index)
         while not self.stopping:
-            with contextlib.suppress(Failed, OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            with contextlib.suppress(*ENDS):
                 await self._connection(chance)
             await asyncio.sleep(chance.uniform(0.02, 0.2))  # a client that was refused does not knock at once
 

@@ -47,7 +47,8 @@ class Result:
     directory: str = ""
 
     def __str__(self) -> str:
-        lines = [*self.lines, render(self.account)]
+        kinds = Counter(violation.what for violation in self.violations)
+        lines = [*self.lines, render(self.account), *(f"VIOLATION, {what}: {count}" for what, count in kinds.most_common(SHOWN))]
         lines += [str(violation) for violation in self.violations[:SHOWN]]
         if len(self.violations) > SHOWN:
             lines.append(f"... and {len(self.violations) - SHOWN} more")

@@ -127,12 +127,18 @@ class Session:
                 await self._body()
             elif verb == b"RSET":
                 self.end_transaction("", "")
-                self._writer.write(reply("250"))
+                self._say(reply("250"))
             elif verb == b"QUIT":
-                self._writer.write(reply("221"))
+                self._say(reply("221"))
                 raise Over
             else:
-                self._writer.write(reply("502"))
+                self._say(reply("502"))
+
+    def _say(self, data: bytes) -> None:
+        """Send it; Over if there is nobody left to hear it, so that nothing counts as said that was not sent."""
+        if self._writer.transport.is_closing():
+            raise Over
+        self._writer.write(data)
 
     async def _mail(self, sender: str) -> None:
         self._began_s = time.monotonic()
@@ -143,7 +149,7 @@ class Session:
 
     async def _rcpt(self, recipient: str) -> None:
         if not self._open:
-            self._writer.write(reply("503"))
+            self._say(reply("503"))
             return
         self._accepted.append(recipient)  # in it, whatever happens now
         said = await self._answer("rcpt", "250")
@@ -153,7 +159,7 @@ class Session:
 
     async def _body(self) -> None:
         if not self._accepted:
-            self._writer.write(reply("554"))
+            self._say(reply("554"))
             return
         said = await self._answer("data", "354")
         if said != "354":
@@ -180,17 +186,17 @@ class Session:
         act = self._act(stage)
         if act:
             return await self._do(act, good, text, stage)
-        self._writer.write(text or reply(good))
+        self._say(text or reply(good))
         return good
 
     async def _do(self, act: str, good: str, text: bytes, stage: str = "") -> str:
         if act == "stall":
             await asyncio.sleep(self._chance.uniform(0.05, self._temper.longest_stall_s))
             if stage:
-                self._writer.write(text or reply(good))
+                self._say(text or reply(good))
             return good
         if act.isdigit():
-            self._writer.write(reply(act))
+            self._say(reply(act))
             if act == "421" or stage == "greeting":
                 self.end_transaction(stage, act)
                 raise Over
@@ -201,12 +207,12 @@ class Session:
     def _break(self, act: str, good: str, stage: str) -> None:
         """End the connection in the way that *act* names; the transaction with it."""
         if act in ("take-close", "take-reset"):
-            self._writer.write(reply(good))
+            self._say(reply(good))
             self.end_transaction(stage, good, doubt=act == "take-reset")
         elif act == "half":
-            self._writer.write(good[:2].encode())
+            self._say(good[:2].encode())
         elif act == "garbage":
-            self._writer.write(self._chance.randbytes(30).replace(b"\n", b"?") + b"\r\n")
+            self._say(self._chance.randbytes(30).replace(b"\n", b"?") + b"\r\n")
         self.end_transaction(stage, "")
         if act in ("reset", "take-reset"):
             peer: socket.socket = self._writer.get_extra_info("socket")

@@ -27,14 +27,19 @@ COLLECT_EVERY = 20  # worlds: between them, never within one
 def outcomes(seeds: Iterable[int], until_s: float) -> Iterator[Outcome]:
     """Live *seeds*, until the monotonic clock reads *until_s*."""
     gc.disable()
-    warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that the end of their world keeps from their first line
-    for number, seed in enumerate(seeds, 1):
-        outcome = live(seed)
-        yield outcome if outcome.failure else outcome.without_trace()
-        if number % COLLECT_EVERY == 0:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that the end of their world keeps from their first line
+            for number, seed in enumerate(seeds, 1):
+                outcome = live(seed)
+                yield outcome if outcome.failure else outcome.without_trace()
+                if number % COLLECT_EVERY == 0:
+                    gc.collect()
+                if time.monotonic() > until_s:
+                    return
             gc.collect()
-        if time.monotonic() > until_s:
-            return
+    finally:
+        gc.enable()
 
 
 def _part(arguments: tuple[int, int, int, float]) -> list[Outcome]:

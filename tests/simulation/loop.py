@@ -10,6 +10,7 @@ from typing import Any
 
 TICK_S = 0.25  # of the delivery worker
 TURNS_MOST = 200_000  # of the loop, in one world
+LOOKS_MOST = 20_000  # at the clock, in one turn
 TURNS_AT_ONCE = 5_000  # without a moment's passing: somebody is busy for ever
 START_WALL_MS = 1_900_000_000_000
 
@@ -21,10 +22,14 @@ class Clock:
         self.now_s = 1_000.0
         self.offset_ms = START_WALL_MS
         self.drag_s = drag_s
+        self.looks = 0  # in this turn of the loop
 
     def monotonic_s(self) -> float:
         """Seconds that never step."""
         self.now_s += self.drag_s
+        self.looks += 1
+        if self.looks > LOOKS_MOST:
+            raise AssertionError("somebody waits for the clock within one turn of the loop, for ever")
         return self.now_s
 
     def wall_ms(self) -> int:
@@ -79,6 +84,7 @@ class _Jump:
         loop = self._loop
         clock = loop.clock
         self._turns += 1
+        clock.looks = 0
         self._at_once = self._at_once + 1 if clock.now_s == self._at_s else 0
         self._at_s = clock.now_s
         if self._turns > TURNS_MOST or self._at_once > TURNS_AT_ONCE:

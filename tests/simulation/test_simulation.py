@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.__main__ import outcomes
+from tests.simulation.plan import KINDS
 from tests.simulation.world import live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,8 @@ SEEDS = 240
 
 
 def test_nobody_is_lost_hurried_or_forgotten() -> None:
-    lived = outcomes(range(SEEDS), time.monotonic() + PASS_S)
+    lived = list(outcomes(range(SEEDS), time.monotonic() + PASS_S))
+    assert len(lived) >= len(KINDS)
     failed = [f"{outcome.seed} ({outcome.kind}): {outcome.failure}" for outcome in lived if outcome.failure]
     assert not failed, "python -m tests.simulation --seed NUMBER shows each:\n" + "\n".join(failed)
 

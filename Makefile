@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers hostile fuzz chaos crash-states simulate clean lock
+.PHONY: start user test check debug bench peers faults hostile fuzz chaos crash-states simulate clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -67,6 +67,10 @@ simulate: $(VENV)/.dev $(FASTPATH)
 # FLAGS="--seed 7 --kills 500 --minutes 20": what it draws is in its seed, which it prints.
 chaos: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS) $(FLAGS)
+
+# Disks, descriptors, memory, clock, DNS: what fails around the engine (tests/faults/__init__.py has the table); FLAGS="-k disk".
+faults: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/pytest -n 2 -m "not peers" tests/faults tests/system/test_spool_commands.py $(FLAGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info bench/bin

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
+import pwd
 import shutil
 import smtplib
+import socket
+import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.engine_process import EngineProcess
 from engine.spool import SpoolReader
@@ -93,17 +97,22 @@ class FaultyEngine(EngineProcess):
         """See EngineProcess."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def limit(self, role: str, what: int, soft: int) -> tuple[int, int]:
-        """Give one process another soft limit; what it had."""
-        pid = self.pid(role)
-        before = resource.prlimit(pid, what)
-        resource.prlimit(pid, what, (soft, before[1]))
+    def limit(self, role: str, what: str, soft: str) -> str:
+        """Give one process another soft limit of *what* (`nofile`, `data`), a number or `unlimited`; what it had."""
+        words = ["prlimit", f"--pid={self.pid(role)}", f"--{what}"]
+        before = self._as_its_user(*words, "--output=SOFT", "--noheadings", "--raw")
+        self._as_its_user(*words[:2], f"--{what}={soft}:")
         return before
 
-    def no_more_descriptors(self, role: str) -> int:
+    def _as_its_user(self, *words: str) -> str:
+        """Run a command as the engine's user, as root may lack CAP_SYS_RESOURCE in a container; what it prints."""
+        become: dict[str, Any] = {} if os.geteuid() else {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=20, **become).stdout.strip()
+
+    def no_more_descriptors(self, role: str) -> str:
         """Let one process open nothing more; the soft limit that it had."""
         taken = {int(name) for name in os.listdir(f"/proc/{self.pid(role)}/fd")}
-        return self.limit(role, resource.RLIMIT_NOFILE, min(set(range(len(taken) + 1)) - taken))[0]
+        return self.limit(role, "nofile", str(min(set(range(len(taken) + 1)) - taken)))
 
     def _environment(self) -> dict[str, str]:
         return {**super()._environment(), **self._faults.environment}
@@ -152,9 +161,12 @@ class World:
         return 250
 
     def behave(self, behaviour: str) -> None:
-        """What the peer does from now on: connections that it behaved otherwise on are over."""
+        """What the peer does from now on; connections on which it behaved otherwise are cut."""
         self.sink.behave(behaviour)
-        eventually(lambda: all(dialog.ended for dialog in self.sink.connections), "idle connections end")
+        with self.sink._changed:
+            for sock in self.sink._sockets:
+                with contextlib.suppress(OSError):  # it is going already
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def says(self, *words: str, timeout_s: float = 20) -> str:
         """The first line of the log with all of *words*, once there is one."""
@@ -164,15 +176,19 @@ class World:
             found[:] = [line for line in self.engine.log().splitlines() if all(word in line for word in words)]
             return bool(found)
 
+        self.eventually(said, f"a log line with {words}", timeout_s)
+        return found[0]
+
+    def eventually(self, true: Callable[[], object], what: str, timeout_s: float) -> None:
+        """`eventually`, and at the deadline what the engine has said."""
         try:
-            eventually(said, f"a log line with {words}", timeout_s)
+            eventually(true, what, timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.engine.said()}") from None
-        return found[0]
 
     def accepts_again(self, timeout_s: float = 20) -> None:
         """Return once mail is accepted."""
-        eventually(lambda: self.send() == 250, f"mail is accepted again\n{self.engine.said()}", timeout_s)
+        self.eventually(lambda: self.send() == 250, "mail is accepted again", timeout_s)
 
     def queued(self) -> set[str]:
         """Recipients in the spool."""
@@ -189,7 +205,7 @@ class World:
             return Counter(record["rcpt"] for record in self.engine.iter_records("d", "b") if record["rcpt"] != "sender@origin.example")
 
         wanted = len(self.acknowledged) - still_queued
-        eventually(lambda: len(recorded()) >= wanted, f"{wanted} records\n{self.engine.said()}", timeout_s)
+        self.eventually(lambda: len(recorded()) >= wanted, f"{wanted} records", timeout_s)
         arrived = Counter(recipient for message in self.sink.messages for recipient in message.recipients)
         records, left = recorded(), self.queued()
         assert len(left & self.acknowledged) == still_queued, (left, still_queued)

@@ -80,6 +80,12 @@ def open_for_reading(path: Path, map_size_bytes: int = format.MAP_SIZE_BYTES) ->
     return env, tables
 
 
+def reading(env: lmdb.Environment) -> list[tuple[int, int]]:
+    """(process id, number of the transaction that it sees) of each reader of *env* that reads now."""
+    rows = [line.split() for line in env.readers().splitlines()[1:]]  # pid, thread, transaction or "-"
+    return [(int(row[0]), int(row[2])) for row in rows if len(row) == 3 and row[2].isdigit()]
+
+
 def open_copy(directory: Path) -> lmdb.Environment:
     """An environment in *directory* that nobody else knows of, read-only and without a lock file."""
     return lmdb.open(

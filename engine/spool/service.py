@@ -38,6 +38,7 @@ RESUME_WITHIN_S = 30.0  # epochs of the life before wait this long for their wor
 OUTBOX_BOUND = 2_000_000  # records that no sink has: past this mail is refused, past twice this sending stops
 SPACE_CHECK_S = 0.25
 READER_CHECK_S = 60.0
+STALE_READER_S = 30.0  # reads take milliseconds; pages that are freed meanwhile cannot be used again
 ACCEPT_AGAIN_S = 0.5  # after an accept that failed (no descriptor left, say): without a pause we would spin
 MAX_SESSIONS = 1024
 
@@ -84,6 +85,7 @@ class SpoolService:
         self._next_reader_check_s = monotonic_s() + READER_CHECK_S
         self._group_weight = 0  # operations and recipients in it
         self._group_bytes = 0
+        self._reading: dict[tuple[int, int], float] = {}  # readers that do not see the newest -> when that was first noticed
         self._deaf_until_s = 0.0  # no connection is accepted until then
         self._poller = select.epoll()
         self._listener = listener
@@ -430,9 +432,18 @@ class SpoolService:
             recovery.remove_orphans(self.env, self.tables, self.files, closed.__contains__)
         if now_s > self._next_reader_check_s:
             self._next_reader_check_s = now_s + READER_CHECK_S
-            freed = self.env.reader_check()
-            if freed:
-                self.log.event("spool", f"freed {freed} reader slots of dead processes")
+            self._check_readers(now_s)
+
+    def _check_readers(self, now_s: float) -> None:
+        """Free what dead readers hold, and name those that live and have come to no end."""
+        freed = self.env.reader_check()
+        if freed:
+            self.log.event("spool", f"freed {freed} reader slots of dead processes")
+        last = self.env.info()["last_txnid"]
+        self._reading = {reader: self._reading.get(reader, now_s) for reader in index.reading(self.env) if reader[1] < last}
+        for (pid, _), since_s in self._reading.items():
+            if now_s - since_s >= STALE_READER_S:
+                self.log.event("spool", f"pid {pid} reads the index for {now_s - since_s:.0f} s already, and lets it grow: end that process")
 
     @property
     def _may_compact(self) -> bool:

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 GRACE_S = 2.0  # from a peer's 250 to the end of the group that stores it, on two cores that are busy starting processes all the time
-CLASSES_S = (0.1, 0.5, 1.0, GRACE_S)  # told apart in the account
+IN_DOUBT, NO_EXCUSE = 1e6, 1e9
+CLASSES = (  # what is told apart in the account, up to so many seconds
+    *((0.0, "in flight"), (0.1, "its 250 up to 0.1 s before"), (0.5, "its 250 up to 0.5 s before"), (GRACE_S + 0.001, "its 250 longer before")),
+    *((IN_DOUBT, "none, the sink broke the connection with its 250"), (NO_EXCUSE, "none")),
+)
 EVERYBODY = ""  # a kill that ended whoever sent from any address
 SENDERS = "senders.example"
 STORIES = 50  # violations that are told in full
@@ -287,21 +291,22 @@ class _Settling:
         if len(taken) <= final and not (taken and self._tried_after(attempts, taken[0])):
             return
         counts["repeated" if final else "taken, though it did not end there"] += 1
-        left = []  # without excuse
-        for attempt in taken:
-            kill = self._excuses.kill_of(attempt)
-            if kill is not None:
-                seconds = self._excuses.unstored_s(attempt, kill)
-                upto_s = next(limit_s for limit_s in CLASSES_S if seconds <= limit_s + 1e-6)
-                counts[f"repeated over a kill: {f'its 250 up to {upto_s:g} s before' if seconds else 'in flight'}"] += 1
-                self._account.latest_excuse_s = max(self._account.latest_excuse_s, seconds)
-            elif attempt.doubt:
-                counts["repeated: the sink broke the connection with its 250"] += 1
-            else:
-                left.append(attempt)
-        if len(left) > final or any(self._tried_after(attempts, attempt) for attempt in left):
+        excused = sorted(((self._weight(attempt), attempt) for attempt in taken), key=lambda each: each[0])
+        if final and not self._tried_after(attempts, excused[-1][1]):
+            excused.pop()  # the one that was the end: whichever needs an excuse most
+        for weight, _ in excused:
+            counts[f"repeated over a kill: {next(name for limit_s, name in CLASSES if weight <= limit_s)}"] += 1
+        self._account.latest_excuse_s = max([self._account.latest_excuse_s, *(weight for weight, _ in excused if weight < IN_DOUBT)])
+        if excused and excused[-1][0] > IN_DOUBT:
             counts["repeated without excuse"] += 1
             self._wrong(key, "delivered twice" if final else "delivered, and not recorded so")
+
+    def _weight(self, attempt: Attempt) -> float:
+        """How bad it is that *attempt* was not the end: seconds that its outcome could have been stored before a kill; IN_DOUBT; or more."""
+        kill = self._excuses.kill_of(attempt)
+        if kill is not None:
+            return self._excuses.unstored_s(attempt, kill)
+        return IN_DOUBT if attempt.doubt else NO_EXCUSE
 
     @staticmethod
     def _tried_after(attempts: Sequence[Attempt], end: Attempt) -> bool:

@@ -42,11 +42,11 @@ class Havoc:
     refused: list[str] = field(default_factory=list)  # starts that ended by themselves, with what they said
     _stopped: list[Stopped] = field(default_factory=list)
     _chance: random.Random = field(init=False)
-    _senders: dict[str, frozenset[str]] = field(init=False)
+    senders: dict[str, frozenset[str]] = field(init=False)  # the source addresses of each delivery process
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
-        self._senders = self.engine.senders()
+        self.senders = self.engine.senders()
 
     def until(self, kills: int, deadline_s: float) -> Iterator[int]:
         """One thing after another until there were so many kills, or until the deadline; yields their number so far."""
@@ -124,7 +124,7 @@ class Havoc:
         self._killed(role, from_s)
 
     def _killed(self, what: str, from_s: float, effect_s: float = TAKES_EFFECT_S) -> None:
-        senders = frozenset([EVERYBODY]) if what in ("all", "supervisor") else self._senders.get(what, frozenset())
+        senders = frozenset([EVERYBODY]) if what in ("all", "supervisor") else self.senders.get(what, frozenset())
         self.kills.append(Kill(what, from_s, time.monotonic() + effect_s, senders))
 
     def _pause(self, role: str, roles: dict[str, list[int]]) -> None:
@@ -137,7 +137,7 @@ class Havoc:
         _signal(pid, signal.SIGCONT)
         self.done["pause"] += 1
         until_s = time.monotonic()
-        peers = frozenset().union(*self._senders.values()) if role.startswith("spool/") else self._senders.get(role, frozenset())
+        peers = frozenset().union(*self.senders.values()) if role.startswith("spool/") else self.senders.get(role, frozenset())
         self.outages += [Outage(peer, from_s, until_s) for peer in peers]
 
 

@@ -101,7 +101,7 @@ def _run(options: Options, directory: Path, say: Callable[[str], None]) -> Resul
             records = read_records(engine.directory.glob("acct*.csv"))
             with (engine.directory / "log").open(errors="replace") as lines:
                 log = read_log(lines)
-    senders = havoc._senders
+    senders = havoc.senders
     kills = [*havoc.kills, *watchdog_kills(log, senders)]
     evidence = Evidence(
         sent=sent, attempts=attempts, kills=kills, outages=[*havoc.outages, *spool_outages(kills, log, senders)],

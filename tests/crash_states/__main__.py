@@ -4,7 +4,7 @@ A spool's life is recorded call by call (workload.py, recorder.py).  Between any
 at the edges are all tried, and others at random, up to N.  Each is opened by the real recovery and has to hold exactly the tables of the last
 commit that was made, everything that was answered up to then (history.py), whole bodies and no file too many (engine.spool.check), and to work
 on (trial.py).  Then the same for second lives, on what power cuts and kills left: recovery may be cut short too.  Exit status 1 if a state is
-not as it should be; it is kept then.  One that kills the process (LMDB maps its file) stays in $TMPDIR or /dev/shm, as crash-state-*.
+not as it should be; it is kept then.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+import tempfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tests.crash_states.lives import Result, explore, total
+from tests.crash_states.trial import scratch
 
 
 def main() -> int:
@@ -29,12 +32,15 @@ def main() -> int:
     seed = arguments.seed or secrets.token_hex(4)
     print(f"seed {seed}: python -m tests.crash_states --states {arguments.states} --again {arguments.again} --seed {seed}", flush=True)
     results: list[Result] = []
-    lives = explore(seed, arguments.states, again=arguments.again, omit=arguments.omit, keep=arguments.keep, jobs=arguments.jobs)
-    for what, result in lives:
-        print(f"{what}: {result}", flush=True)
-        for failure in result.failures:
-            print(failure, flush=True)
-        results.append(result)
+    try:
+        for what, result in explore(seed, arguments.states, again=arguments.again, omit=arguments.omit, keep=arguments.keep, jobs=arguments.jobs):
+            print(f"{what}: {result}", flush=True)
+            for failure in result.failures:
+                print(failure, flush=True)
+            results.append(result)
+    except BrokenProcessPool:  # LMDB maps its file: what it believes of one that is not whole may end the process
+        print(f"a state killed the process that tried it: it is a crash-state-* in {scratch() or tempfile.gettempdir()}")
+        return 1
     print(f"{len(results)} lives: {total(results)}")
     return 1 if any(result.failures for result in results) else 0
 

@@ -259,28 +259,54 @@ class Disk:
                 yield prefix + name, bytes(contents.get(id(node), node.durable))
 
 
-def boundaries(changes: int, pending: list[Write]) -> Iterator[Choice]:
+class Edge(NamedTuple):
+    """A state at the edge: `choice` makes it."""
+
+    what: str
+    number: int = 0
+    unit: int = 0
+
+    def choice(self, changes: int, pending: list[Write]) -> Choice:
+        """As a choice of *changes* and *pending*."""
+        names = frozenset(range(changes))
+        whole: dict[int, list[tuple[int, int]] | None] = dict.fromkeys(range(len(pending)))
+        number = self.number
+        if self.what == "all":
+            return Choice(names, whole)
+        if self.what == "nothing":
+            return Choice(frozenset(), {})
+        if self.what == "names":
+            return Choice(names, {}, lengths=self.unit > 0)
+        if self.what == "writes":
+            return Choice(frozenset(), whole)
+        if self.what == "name lost":
+            return Choice(names - {number}, whole)
+        if self.what == "name kept":
+            return Choice(frozenset([number]), whole)
+        if self.what == "write lost":
+            return Choice(names, {other: None for other in whole if other != number})
+        if self.what == "write kept":
+            return Choice(names, {number: None})
+        units = pending[number].units(self.unit)
+        half = len(units) // 2
+        if self.what == "end lost":
+            return Choice(names, whole | {number: units[:half]})
+        return Choice(names, whole | {number: units[half:]}, lengths=True)
+
+
+def edges(changes: int, pending: list[Write]) -> Iterator[Edge]:
     """All or nothing of what is pending; each piece lost alone, kept alone, or torn alone; names without data and data without names."""
-    names = frozenset(range(changes))
-    whole: dict[int, list[tuple[int, int]] | None] = dict.fromkeys(range(len(pending)))
-    yield Choice(names, whole)
-    if not names and not whole:
+    yield Edge("all")
+    if not changes and not pending:
         return
-    yield Choice(frozenset(), {})
-    yield Choice(names, {})
-    yield Choice(names, {}, lengths=True)
-    yield Choice(frozenset(), whole)
-    for number in names:
-        yield Choice(names - {number}, whole)
-        yield Choice(frozenset([number]), whole)
+    yield from (Edge("nothing"), Edge("names"), Edge("names", unit=1), Edge("writes"))
+    for number in range(changes):
+        yield from (Edge("name lost", number), Edge("name kept", number))
     for number, write in enumerate(pending):
-        yield Choice(names, {other: None for other in whole if other != number})
-        yield Choice(names, {number: None})
+        yield from (Edge("write lost", number), Edge("write kept", number))
         for unit in (SECTOR, PAGE):
-            units = write.units(unit)
-            if write.data is not None and len(units) > 1:
-                yield Choice(names, whole | {number: units[: len(units) // 2]})
-                yield Choice(names, whole | {number: units[len(units) // 2 :]}, lengths=True)
+            if write.data is not None and write.offset // unit != (write.offset + len(write.data) - 1) // unit:
+                yield from (Edge("end lost", number, unit), Edge("begin lost", number, unit))
 
 
 def at_random(changes: int, pending: list[Write], chance: random.Random) -> Choice:

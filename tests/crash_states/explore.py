@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from tests.crash_states import recorder
-from tests.crash_states.disk import Choice, Disk, Tree, Write, at_random, boundaries
+from tests.crash_states.disk import Choice, Disk, Tree, Write, at_random, edges
 from tests.crash_states.history import SECOND, History, Tables
 from tests.crash_states.trial import DATA, NEW, digest, problems, scratch, tables_of, write_tree
 
@@ -162,7 +162,7 @@ def try_share(plan: Plan, share: int) -> tuple[int, int, list[Failure]]:
 
 
 def try_all(plan: Plan) -> list[tuple[int, int, list[Failure]]]:
-    """All shares."""
+    """All shares; in processes of their own if there are more than one."""
     if plan.jobs == 1:
         return [try_share(plan, 0)]
     with ProcessPoolExecutor(plan.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -194,9 +194,9 @@ class Trials:
 
     def _choices(self, point: Point, chance: random.Random) -> Iterator[Choice]:
         changes = len(self.walk.disk.changes)
-        for choice in boundaries(changes, point.pending):
+        for edge in edges(changes, point.pending):
             if chance.random() < self.plan.edges:
-                yield choice
+                yield edge.choice(changes, point.pending)
         others = self.plan.others
         for _ in range(int(others) + (chance.random() < others % 1)):
             yield at_random(changes, point.pending, chance)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.crash_states import recorder
-from tests.crash_states.disk import boundaries
+from tests.crash_states import disk, recorder
 from tests.crash_states.explore import Failure, Plan, Record, Start, Walk, cut, try_all
 from tests.crash_states.history import History
 from tests.crash_states.trial import NEW, scratch, write_tree
@@ -73,7 +72,7 @@ def try_record(record: Record, states: int, keep: Path | None, jobs: int) -> Res
     points = edges = 0
     for point in walk.points():
         points += 1
-        edges += sum(1 for _ in boundaries(len(walk.disk.changes), point.pending))
+        edges += sum(1 for _ in disk.edges(len(walk.disk.changes), point.pending))
     assert walk.disk.tree_now() == recorder.tree_of(record.root), "the record lacks calls: it does not make the files that are there"
     edge = 1.0 if states >= edges else 0.6 * states / edges
     shares = try_all(Plan(record, points, edge, (states - edge * edges) / points, keep, jobs))

@@ -108,10 +108,12 @@ static void remember_accept(uint64_t number, int64_t when_us) {
     accept_times[at] = when_us;
 }
 
-static bool may_begin(int64_t now) {
-    if (interrupted || accepted + failed + in_flight >= option.messages) return false;
-    return !option.rate || (int64_t)(next_number - option.first) * 1000000 / option.rate <= now - started_us;
+/* Whether the message that follows the next `ahead` ones is due. */
+static bool is_due(int64_t now, long ahead) {
+    return !option.rate || ((int64_t)(next_number - option.first) + ahead) * 1000000 / option.rate <= now - started_us;
 }
+
+static bool may_begin(int64_t now) { return !interrupted && accepted + failed + in_flight < option.messages && is_due(now, 0); }
 
 static bool all_done(void) { return in_flight == 0 && (interrupted || accepted + failed >= option.messages); }
 
@@ -326,7 +328,7 @@ static int tend(void) {
         if (session->stage != CLOSED) {
             if (now - session->wake_us > option.timeout_s * 1000000) fault(session, "timeout");
         } else if (lacking > waiting && !interrupted) {
-            if (session->wake_us <= now && may_begin(now)) {
+            if (session->wake_us <= now && may_begin(now) && is_due(now, waiting)) { /* those that still connect come first */
                 waiting++;
                 dial(session);
             } else sleeping = true;

@@ -156,3 +156,11 @@ def test_balance_by_recipient() -> None:
 def test_percentiles() -> None:
     assert percentiles([]) == {}
     assert percentiles(list(range(1, 101))) == {"p50": 51, "p99": 99, "max": 100}
+
+
+def test_a_rate_makes_no_connections_that_carry_nothing(tmp_path: Path) -> None:
+    with Sink(tmp_path) as sink:
+        sent = run(Load(messages=100, size_bytes=100, sessions=50, rate=400, deadline_s=60), sink, tmp_path)
+        assert (sent.accepted, sent.failed) == (100, 0)
+        assert sink.summary()["connections"] == 100
+    assert sent.seconds >= 0.24  # the last of them is due after 99/400 s

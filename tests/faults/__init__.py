@@ -19,7 +19,7 @@ no descriptor: listener         test_resources: a_listener_without_*; "no connec
   spool process                 test_resources: a_spool_process_without_descriptors, spool/test_service; "cannot accept a connection", 451
   supervisor                    control/test_desk
   whole system (ENFILE)         test_resources: no_descriptor_in_the_whole_system
-no memory, each role            test_resources: no_memory; a session or a process ends, and is started again
+no memory                       test_resources: no_memory_for_*; "fault ... MemoryError" and a session ends, or the process, which is started again
   memory held of what arrives   reception/test_intake
 clock forward and back          test_outside: the_clock_steps_and_steps_back, delivery/test_backlog; "clock the wall clock stepped", nobody bounced
   stamps when it goes back      spool/test_service

@@ -103,16 +103,31 @@ def test_no_descriptor_in_the_whole_system(make_world: MakeWorld) -> None:
     assert world.engine.pids() == before
 
 
-@pytest.mark.parametrize("role", ["listener/0", "delivery/0", "spool/0", "accounting/0"])
-def test_no_memory(make_world: MakeWorld, role: str) -> None:
-    world = make_world(first_backoff_s=0.05)
+@pytest.mark.parametrize("role", ["listener/0", "delivery/0"])
+def test_no_memory_for_a_message(make_world: MakeWorld, role: str) -> None:
+    world = make_world()
     assert [world.send(), world.send(LARGE)] == [250, 250]
     world.account()
     soft = world.engine.limit(role, "data", "4096")  # it gets no page more
     codes = [world.send(LARGE) for _ in range(10)]
     assert set(codes) <= {250, 0, 421, 450, 451, 452}, codes
-    if role in world.engine.pids() and f" ended {role} " not in world.engine.log():
-        world.engine.limit(role, "data", soft)
-    world.accepts_again(40)
+    world.says(f"{role} fault", "MemoryError")
+    world.engine.limit(role, "data", soft)
+    world.accepts_again()
     assert world.send(LARGE) == 250
     world.account(duplicates=10 if role == "delivery/0" else 0)
+    assert " ended " not in world.engine.log()
+
+
+def test_no_memory_for_a_commit(make_world: MakeWorld) -> None:
+    world = make_world(first_backoff_s=0.05)
+    assert world.send() == 250
+    world.account()
+    world.engine.limit("spool/0", "data", "4096")  # until it ends: its successor has what the supervisor has
+    recipients = [f"{'x' * 50}{number}@dest.example" for number in range(4_000)]
+    with smtplib.SMTP("127.0.0.1", world.engine.port, timeout=60) as client:
+        assert client.sendmail("sender@origin.example", recipients, b"Subject: x\r\n\r\nto many\r\n") == {}
+    world.acknowledged.update(recipients)  # the listener sent it again to the successor, and waited for that one's word
+    world.says("spool/0 spool failed: MemoryError")
+    world.says("supervisor/0 ended spool/0", "exit=1")
+    world.account()

@@ -34,23 +34,24 @@ def who(user: str) -> tuple[int, int]:
 
 
 def descriptors(total_in: int, total_out: int, sockets: int) -> None:
-    """Raise the soft limit on open files to what is needed, or StartError with the number.
+    """Raise the limit on open files to what a child may need that comes to have all connections, each with FDS_PER_CONNECTION.
 
-    Any one child may come to have all connections of its direction, each with FDS_PER_CONNECTION.
+    Where that cannot be, as far as it goes; StartError with the number where not even one for each connection is allowed.
     """
-    need = max(FDS_PER_CONNECTION * max(total_in, total_out), sockets) + DESCRIPTORS_OF_A_CHILD
+    need = max(total_in, total_out, sockets) + DESCRIPTORS_OF_A_CHILD
+    wish = max(FDS_PER_CONNECTION * max(total_in, total_out), sockets) + DESCRIPTORS_OF_A_CHILD
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < need and os.geteuid() == 0:
+    if soft == resource.RLIM_INFINITY or soft >= wish:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wish and os.geteuid() == 0:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
-        except (OSError, ValueError):  # above fs.nr_open, or a container without the capability: said below
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wish, wish))
+        except (OSError, ValueError):  # above fs.nr_open, or a container without the capability
             pass
         else:
             return
     if hard == resource.RLIM_INFINITY or hard >= need:
-        if soft == resource.RLIM_INFINITY or soft >= need:
-            return
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wish if hard == resource.RLIM_INFINITY else min(wish, hard), hard))
         return
     raise StartError(
         f"{need} open files are needed for total-max-smtp-in {total_in}, total-max-smtp-out {total_out} and {sockets} listening sockets, "

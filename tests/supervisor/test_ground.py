@@ -44,8 +44,13 @@ def test_one_listener_may_have_all_of_total_max_smtp_in(limits: dict[str, tuple[
     assert max_connections() >= total
 
 
+def test_a_limit_below_two_for_each_connection_is_used_whole(limits: dict[str, tuple[int, int]]) -> None:
+    ground.descriptors(3000, 100, 6)
+    assert limits["now"] == (4096, 4096)
+
+
 def test_too_low_a_limit_says_the_number(limits: dict[str, tuple[int, int]]) -> None:
-    with pytest.raises(StartError, match=r"10256 open files are needed for .*-in 100, .*-out 5000 .* limit is 4096.*ulimit -n 10256"):
+    with pytest.raises(StartError, match=r"5256 open files are needed for .*-in 100, .*-out 5000 .* limit is 4096.*ulimit -n 5256"):
         ground.descriptors(100, 5000, 6)
 
 

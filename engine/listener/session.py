@@ -85,7 +85,7 @@ class Session:
             if verdict is DENIED or self.client.log_commands:
                 self._say_refused(f"to=<{escape(address)}> ", verdict)
             return verdict
-        if reception.memory_full:
+        if reception.full_for(envelope):
             return MEMORY_LOW
         if address not in envelope.given:
             reception.hold(envelope, RECIPIENT_BYTES + 2 * len(address) + len(parameters.orcpt))

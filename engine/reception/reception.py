@@ -10,13 +10,14 @@ from engine.mail.envelope import Body
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Access
 from engine.policy.routing import Router
-from engine.reception.intake import DISK_LOW, MEMORY_LOW, Envelope, Intake, Origin
+from engine.reception.intake import DISK_LOW, MEMORY_LOW, MEMORY_SHORT_BYTES, Envelope, Intake, Origin
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
     from engine.config import Config
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
+SHARE_BYTES = 1024 * 1024  # that recipients of one message may take of it while memory is short
 MEMORY_FULL_BYTES = 128 * 1024 * 1024  # held of messages that are still coming: no message begins, and nothing more is held
 
 SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
@@ -87,6 +88,10 @@ class Reception:
     def memory_full(self) -> bool:
         """Whether nothing more may be held."""
         return self.held_bytes > MEMORY_FULL_BYTES
+
+    def full_for(self, envelope: Envelope) -> bool:
+        """Whether the message of *envelope* may hold no more recipients: while memory is short it has a share, so that others have theirs."""
+        return self.held_bytes > MEMORY_SHORT_BYTES and (self.memory_full or envelope.held_bytes > SHARE_BYTES)
 
     def hold(self, envelope: Envelope, size_bytes: int) -> None:
         """Count *size_bytes* more that the message of *envelope* keeps in memory."""

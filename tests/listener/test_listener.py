@@ -9,6 +9,7 @@ import pytest
 from engine.listener import connection
 from engine.listener.connection import CLOSING_S, plain_ip
 from engine.listener.refusals import LINES_PER_TICK, RefusalLog
+from engine.reception.intake import MEMORY_SHORT_BYTES
 from engine.reception.reception import MEMORY_FULL_BYTES
 from tests.listener.live import Live
 from tests.policy.test_access import TRICKS
@@ -475,6 +476,18 @@ def test_a_recipient_given_again_holds_nothing_more() -> None:
         held = live.do(lambda: live.listener.reception.held_bytes)
         assert peer.say("RCPT TO:<r@one.example>").startswith("250 ")
         assert live.do(lambda: live.listener.reception.held_bytes) == held
+
+
+def test_while_memory_is_short_one_message_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.reception.reception.SHARE_BYTES", 1)
+    with Live() as live, live.client() as greedy, live.client() as other:
+        for peer in (greedy, other):
+            peer.reply()
+            assert peer.say("EHLO x", "MAIL FROM:<>").startswith("250 ")
+        assert greedy.say("RCPT TO:<r@one.example>", "RCPT TO:<s@one.example>").startswith("250 ")
+        live.do(lambda: setattr(live.listener.reception, "held_bytes", MEMORY_SHORT_BYTES + 1))
+        assert greedy.say("RCPT TO:<t@one.example>").startswith("452 4.3.1")
+        assert other.say("RCPT TO:<r@one.example>").startswith("250 ")
 
 
 def test_recipients_are_held_only_while_there_is_memory() -> None:

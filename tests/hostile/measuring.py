@@ -27,6 +27,7 @@ SUFFIX = ".good.example"
 MAX_MESSAGE = "4M"
 
 CONF = """
+listener-workers 2
 total-max-smtp-in {connections}
 smtp-listener 127.0.0.1:@port@
 <source 127.0.0.0/8>

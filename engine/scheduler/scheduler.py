@@ -86,7 +86,8 @@ class Scheduler:
         first = DUE_KEY.pack(queue.number, queue.frontier[4] if queue.frontier else 0, stamp_ms, bytes(12), 0)
         self._keep(queue, deque(row for row in queue.window if row.key < first))
         queue.frontier = first
-        queue.skipped_ms = 0
+        if stamp_ms <= queue.skipped_ms:
+            queue.skipped_ms = 0
 
     def _want(self, queue: Queue) -> None:
         queue.more = True

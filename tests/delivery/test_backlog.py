@@ -101,6 +101,7 @@ def test_a_retry_waits_for_its_time_while_the_clock_is_behind_the_stamps() -> No
     assert [row.due.address for row in queue.window] == ["new@d.example"]
     transaction = scheduler.take(queue, 400_000)
     assert transaction is not None
+    scheduler.due_again(queue, 480_000)  # another one is deferred: read again from there, and nothing before is forgotten
     scheduler.timers.wake(1, 430_000)  # of something else, and earlier: it takes the retry's place
     made.wake_due(459_999)
     assert not made.load(459_999)

@@ -11,7 +11,9 @@ from tests.simulation.network import Cut, Line
 from tests.simulation.peers import FATES, STAGES, Manners
 from tests.simulation.spool import Temper
 
-KINDS = ("calm", "limits", "peers", "network", "dns", "crashes", "clock", "everything")
+KINDS = ("calm", "limits", "crowd", "peers", "network", "dns", "crashes", "clock", "everything")
+CROWD = 130  # messages of the one who crowds: more than a connection may send while others wait in line
+GENTLE = ("calm", "crowd")  # nothing breaks in them: attempts are on time
 EVENTS = ("kill-delivery", "drain-delivery", "kill-listener", "crash-spool", "crash-spool-at-commit", "step")
 
 
@@ -42,6 +44,7 @@ class Plan:
     temper: Temper = field(default_factory=Temper)
     drag_s: float = 0.0
     unkind_s: float = 120.0
+    crowded: str = ""  # the domain that has more mail than it can be given at once
 
     @property
     def crashes_spool(self) -> bool:
@@ -68,14 +71,15 @@ def _has(plan: Plan, *kinds: str) -> bool:
 
 
 def _draw_config(plan: Plan, random: Random, domains: list[str], vmtas: list[str]) -> None:
-    scarce = _has(plan, "limits") or (plan.kind != "calm" and random.random() < 0.3)
+    scarce = _has(plan, "limits", "crowd") or (plan.kind != "calm" and random.random() < 0.3)
     lines = ["host-name mx.engine.example", "log-file /sim.log", "relay-domain d0.example"]
-    lines.append(f"total-max-smtp-out {random.randint(1, 6) if scarce else 500}")
+    lines.append(f"total-max-smtp-out {random.randint(1, 2 if plan.kind == 'crowd' else 6) if scarce else 500}")
     lines.append(f"<source 10.0.0.0/8>\n always-allow-relaying yes\n process-x-virtual-mta yes\n default-virtual-mta {vmtas[0]}\n</source>")
     lines += ["<spool /spool>\n</spool>", "<acct-file /acct.csv>\n</acct-file>"]
     for number, vmta in enumerate(vmtas, 1):
         limit = f"\n max-smtp-out {random.randint(1, 3)}" if scarce and random.random() < 0.6 else ""
-        lines.append(f"<virtual-mta {vmta}>\n smtp-source-host 10.1.0.{number} {vmta}.engine.example{limit}\n</virtual-mta>")
+        hosts = "".join(f"\n smtp-source-host 10.1.{extra}.{number} {vmta}.engine.example" for extra in range(random.choice((1, 1, 2))))
+        lines.append(f"<virtual-mta {vmta}>{hosts}{limit}\n</virtual-mta>")
     lines.append("<virtual-mta-pool every>\n" + "".join(f" virtual-mta {vmta}\n" for vmta in vmtas) + "</virtual-mta-pool>")
     lines += [_domain(plan, random, domain, scarce) for domain in domains]
     plan.config = "\n".join(lines) + "\n"
@@ -86,11 +90,11 @@ def _domain(plan: Plan, random: Random, domain: str, scarce: bool) -> str:
     settings = {
         "max-smtp-out": choice((1, 1, 2, 3)) if scarce else choice((20, 50)),
         "max-msg-per-connection": choice((0, 1, 2, 5)),
-        "max-rcpt-per-message": choice((1, 2, 3, 100)),
+        "max-rcpt-per-message": 1 if plan.kind == "crowd" else choice((1, 2, 3, 100)),
         "retry-after": choice(("10s", "5s, 20s", "10s, 20s, 40s", "60s")),
         "retry-recipients-after": choice(("5s", "20s", "60s")),
         "retry-after-dns-error": choice(("5s", "20s")),
-        "bounce-after": "1d" if plan.kind == "calm" else choice(("45s", "2m", "10m", "1h", "4d")),
+        "bounce-after": "1d" if plan.kind in GENTLE else choice(("45s", "2m", "10m", "1h", "4d")),
         "connect-timeout": choice(("5s", "20s")),
         "smtp-greeting-timeout": choice(("5s", "20s")),
         "smtp-multiple-line-response-timeout": choice(("5s", "20s")),
@@ -133,6 +137,8 @@ def _manners(plan: Plan, random: Random) -> Manners:
     choice = random.choice
     manners = Manners(Line(choice((0.0002, 0.01, 0.05)), choice((1, 1, 4))), multi_line=random.random() < 0.2, no_pipelining=random.random() < 0.2)
     manners = replace(manners, no_ehlo=random.random() < 0.1)
+    if plan.kind == "crowd":
+        return manners
     if plan.kind in ("calm", "clock"):
         return replace(manners, fates={"rcpt": (0.3, 0.1, 0.0, 0.0, 0.0, 0.0), "end": (0.2, 0.05, 0.0, 0.0, 0.0, 0.0)})
     if _has(plan, "limits"):
@@ -149,13 +155,18 @@ def _manners(plan: Plan, random: Random) -> Manners:
 
 def _draw_mail(plan: Plan, random: Random, domains: list[str], vmtas: list[str]) -> None:
     number = 0
+    if plan.kind == "crowd":
+        count = random.choice((20, CROWD))
+        crowd = [Mail("", (f"crowd{each}@{domains[0]}",), f"Subject: crowd {each}\r\n\r\n".encode()) for each in range(count)]
+        plan.arrivals.append(Arrival(0.0, crowd))
+        plan.crowded = domains[0]
     for _ in range(random.randint(1, 5)):
         mails = []
         stranger = random.random() < 0.1
         for _ in range(random.randint(1, 4)):
             number += 1
             mails.append(_mail(random, number, domains, vmtas, stranger))
-        cut = Cut(random.randrange(3000), random.choice(("reset", "close"))) if plan.kind != "calm" and random.random() < 0.2 else None
+        cut = Cut(random.randrange(3000), random.choice(("reset", "close"))) if plan.kind not in GENTLE and random.random() < 0.2 else None
         plan.arrivals.append(Arrival(random.uniform(0, plan.unkind_s * 0.6), mails, stranger, random.random() < 0.3, cut))
 
 
@@ -193,6 +204,6 @@ def _draw_events(plan: Plan, random: Random) -> None:
         for _ in range(random.randint(1, 4)):
             by_ms = random.choice((-500, -20_000, -59_000, -90_000, -3_600_000, 500, 20_000, 59_000, 90_000, 3_600_000, 90_000_000))
             plan.events.append((random.uniform(0, plan.unkind_s), "step", by_ms))
-    if plan.kind != "calm" and random.random() < 0.2:
+    if plan.kind not in GENTLE and random.random() < 0.2:
         plan.drag_s = random.choice((0.0001, 0.002))
     plan.events.sort()

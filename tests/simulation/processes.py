@@ -99,7 +99,8 @@ class Sockets:
         queue = socket.queue
         assert queue is not None
         limit = config.virtual_mtas[queue.vmta].max_smtp_out
-        count = sum(each.source_ip == socket.source_ip for each in self._open)
+        vmtas = world.ledger.vmtas
+        count = sum(vmtas[each.source_ip] == queue.vmta for each in self._open)
         if limit and count > limit:
             world.ledger.fail(f"{count} connections of virtual MTA {queue.vmta}, max-smtp-out is {limit}")
         self.check(queue)
@@ -269,7 +270,7 @@ class DeliveryProcess(Process):
         wait_s = longest_s = 0.0
         if isinstance(result, Failed) and not (result.permanent and settings.bounce_upon_5xx_greeting and result.reply is not None):
             wait_s, longest_s = min(settings.retry_after), max(settings.retry_after)
-        elif isinstance(result, NoTargets) and result.kind == "temporary":
+        elif isinstance(result, NoTargets) and (result.kind == "temporary" or (result.kind == "no-mx" and settings.bounce_upon_no_mx is None)):
             wait_s = settings.retry_after_dns_error_s
         if wait_s:
             longest_ms = int(max(longest_s, settings.retry_after_dns_error_s) * 1000)  # so long the one before may hold: this one then begins no hold

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.simulation.plan import Arrival, Plan, draw
 from tests.simulation.processes import DeliveryProcess, ListenerProcess, Socket, Sockets, Streams
 from tests.simulation.spool import Spool, Temper
 
-STRICT_S = 5.0  # from due to tried, in a calm world
+STRICT_S = {"calm": 5.0, "crowd": 90.0}  # from due to tried; in a crowd others have their turns before
 SETTLE_WITHIN_S = 700.0  # from due to settled, in a kind one: retry-after, a doom, an unreachable host's wait, a probe's claim, a stalled session
 DRAIN_S = 20.0
 REST_S = 40.0  # longer than any idle timeout
@@ -118,8 +119,8 @@ class World:
 
     async def _main(self) -> None:
         plan, loop = self.plan, self.loop
-        if plan.kind == "calm":
-            self.ledger.strict_s = STRICT_S
+        self.ledger.crowded = plan.crowded
+        self.ledger.strict_s = STRICT_S.get(plan.kind, inf)
         self._start_delivery()
         self._start_listener()
         begin_s = loop.time() + 1.0

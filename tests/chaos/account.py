@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-GRACE_S = 2.0  # from a peer's 250 to the end of the group that stores it, on two cores that are busy starting processes all the time
+GRACE_S = 1.0  # from a peer's 250 to the end of the group that stores it, on two cores that are busy starting processes all the time
 IN_DOUBT, NO_EXCUSE = 1e6, 1e9
 CLASSES = (  # what is told apart in the account, up to so many seconds
     *((0.0, "in flight"), (0.1, "its 250 up to 0.1 s before"), (0.5, "its 250 up to 0.5 s before"), (GRACE_S + 0.001, "its 250 longer before")),

@@ -65,7 +65,7 @@ def test_what_may_happen(result: Account) -> None:
 
 
 EARLY = Kill("delivery/0", 3.0, 3.1, frozenset([IP]))
-LATE = Kill("delivery/0", 12.3, 12.4, frozenset([IP]))
+LATE = Kill("delivery/0", 11.3, 11.4, frozenset([IP]))
 WRONG = {
     "lost": (account(), [(A, "lost")]),
     "lost with a t record": (account(attempt(said="451"), records={A: Tally(t=1)}), [(A, "lost")]),

@@ -8,43 +8,17 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
 import os
 import random
 import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
 
+from tests.simulation.batch import part
 from tests.simulation.world import Outcome, live
 
 TRACE_LINES = 200  # of a failure that are printed; all of them with --seed
-COLLECT_EVERY = 20  # worlds: between them, never within one
-
-
-def outcomes(seeds: Iterable[int], until_s: float) -> Iterator[Outcome]:
-    """Live *seeds*, until the monotonic clock reads *until_s*."""
-    gc.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that the end of their world keeps from their first line
-            for number, seed in enumerate(seeds, 1):
-                outcome = live(seed)
-                yield outcome if outcome.failure else outcome.without_trace()
-                if number % COLLECT_EVERY == 0:
-                    gc.collect()
-                if time.monotonic() > until_s:
-                    return
-            gc.collect()
-    finally:
-        gc.enable()
-
-
-def _part(arguments: tuple[int, int, int, float]) -> list[Outcome]:
-    first, end, step, until_s = arguments
-    return list(outcomes(range(first, end, step), until_s))
 
 
 def _told(outcome: Outcome, whole: bool) -> None:
@@ -88,10 +62,10 @@ def main() -> int:
     begin_s = time.monotonic()
     parts = [(first + number, first + options.seeds, options.workers, begin_s + options.seconds) for number in range(options.workers)]
     if options.workers == 1:
-        lived = _part(parts[0])
+        lived = part(parts[0])
     else:
         with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-            lived = [outcome for part in pool.map(_part, parts) for outcome in part]
+            lived = [outcome for part in pool.map(part, parts) for outcome in part]
     failed = [outcome for outcome in lived if outcome.failure]
     for outcome in failed[:5]:
         _told(outcome, whole=False)

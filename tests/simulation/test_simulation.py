@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.__main__ import outcomes
+from tests.simulation.batch import outcomes
 from tests.simulation.plan import KINDS
 from tests.simulation.world import live
 

@@ -25,6 +25,7 @@ from engine.errors import EngineError, StartError
 from engine.log import escape
 from engine.mail import message_id
 from engine.mail.envelope import Due, Message
+from engine.process import load_codecs
 from engine.supervisor.configuration import check, load
 from engine.supervisor.spooldir import claim, control_socket, spool_socket
 from engine.supervisor.start import Options, start
@@ -220,15 +221,14 @@ def run_spool_check(arguments: argparse.Namespace) -> int:
     def look(root: Path) -> tuple[int, list[Problem]]:
         """How many problems there are, and the first of them."""
         count, first = 0, []
-        with progress_bar() as progress:
-            for problem in check(root, progress=progress):
-                count += 1
-                if count <= PROBLEMS_SHOWN:
-                    first.append(problem)
+        for problem in check(root, progress=progress):
+            count += 1
+            if count <= PROBLEMS_SHOWN:
+                first.append(problem)
         return count, first
 
     mended: list[str] = []
-    with stopped_spool(arguments) as root:
+    with progress_bar() as progress, stopped_spool(arguments) as root:
         count, problems = look(root)
         if count and arguments.repair:
             try:
@@ -263,7 +263,7 @@ def shown_problem(problem: Any) -> dict[str, str]:
 def run_spool_compact(arguments: argparse.Namespace) -> int:
     from engine.spool.offline import compact
 
-    with stopped_spool(arguments) as root, progress_bar() as progress:
+    with progress_bar() as progress, stopped_spool(arguments) as root:
         done = compact(root, progress)
     if arguments.json:
         print_json(done._asdict())
@@ -306,6 +306,7 @@ def owner_of(root: Path) -> Iterator[None]:
         yield
         return
     found = root.stat()
+    load_codecs()
     groups, mask = os.getgroups(), os.umask(0o077)
     os.setgroups([])
     os.setegid(found.st_gid)

@@ -7,6 +7,7 @@ role's module, calls `enter` and then the module's `run(birth, config)`.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import mmap
 import os
 import signal
@@ -20,8 +21,16 @@ from engine.fastpath import shared_add
 HEARTBEAT_ROW_BYTES = 8  # int64 progress
 FDS_PER_CONNECTION = 2  # its socket, and the file of a large body
 
+_CODECS = ("ascii", "latin_1", "utf_8", "idna", "punycode", "utf_16", "base64_codec")
+
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
+
+
+def load_codecs() -> None:
+    """Import what Python imports when a codec is first used: by then the interpreter's files may have become unreadable for us."""
+    for codec in _CODECS:
+        importlib.import_module(f"encodings.{codec}")
 
 
 class ListenSocket(msgspec.Struct, frozen=True):

@@ -11,11 +11,8 @@ import traceback
 from engine.config import Config
 from engine.errors import EngineError, StartError
 from engine.log import EventLog, escape
-from engine.process import Birth, enter
+from engine.process import Birth, enter, load_codecs
 from engine.supervisor.configuration import decode
-
-# Codecs are imported when first used, which may be after the interpreter's files became unreadable for us.
-CODECS = ("ascii", "latin_1", "utf_8", "idna", "punycode", "utf_16", "base64_codec")
 
 
 def main(argv: list[str]) -> int:
@@ -41,8 +38,7 @@ def main(argv: list[str]) -> int:
 def live(birth: Birth) -> int:
     """Import everything, drop what a worker must not have, and run the role."""
     module = importlib.import_module(birth.module)
-    for codec in CODECS:
-        importlib.import_module(f"encodings.{codec}")
+    load_codecs()
     config: Config = decode(os.pread(birth.config_fd, os.fstat(birth.config_fd).st_size, 0), birth.state_dir)
     enter(birth)
     code: int = module.run(birth, config)

@@ -57,8 +57,10 @@ class Helper:
     def _read(self, size: int, deadline_s: float) -> bytes:
         assert self._process.stdout is not None
         descriptor, parts = self._process.stdout, []
+        ready = select.poll()  # select() knows no descriptor over 1023
+        ready.register(descriptor, select.POLLIN)
         while size:
-            if not select.select([descriptor], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+            if not ready.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
                 raise HelperError(f"{self._command[2]} does not answer")
             part = descriptor.read(min(size, 1 << 20))
             if not part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_full_below_the_reserve_then_to_the_last_byte(make_disk: MakeDisk, make_
     disk.fill(LOW_BYTES)
     refuses(world)
     disk.fill()
-    assert world.send() == 452
+    assert world.send() in (451, 452)  # 451: the last page took a part of the body
     tried = len(world.engine.records("t"))
     full = "spool/0 spool commit failed: no space left; new mail is refused and outcomes wait in memory until there is"
     eventually(lambda: full in world.engine.log() or len(world.engine.records("t")) > tried + 20, "outcomes are stored, or wait for room")
@@ -87,6 +88,7 @@ def test_full_where_the_log_lies(make_disk: MakeDisk, make_world: MakeWorld) -> 
     disk.fill()
     assert [world.send() for _ in range(60)] == [250] * 60  # some 25 KB of lines
     world.account()
+    eventually(lambda: world.engine.log_path.stat().st_size % mmap.PAGESIZE == 0, "a flush fills the last page, and loses the rest")
     disk.empty()
     assert world.send() == 250
     assert int(re.search(r"log lost (\d+) lines that could not be written", world.says("log lost", "lines"))[1]) > 0  # type: ignore[index]

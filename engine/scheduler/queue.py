@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.config.settings import DomainSettings
@@ -115,3 +116,13 @@ def due_ms(key: bytes) -> int:
     """The due time in a `due` key."""
     when: int = DUE_KEY.unpack(key)[2]
     return when
+
+
+def whole_messages(rows: Sequence[tuple[bytes, Due]], together: int) -> Sequence[tuple[bytes, Due]]:
+    """*rows* without those at the end that may belong in one transaction (of *together* at the most) with what was not read; never none."""
+    last = same_message(rows[-1][0])
+    tail = 1
+    while tail < len(rows) and same_message(rows[-1 - tail][0]) == last:
+        tail += 1
+    parted = tail % together
+    return rows if parted == len(rows) else rows[: len(rows) - parted]

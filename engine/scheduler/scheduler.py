@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
-from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, same_message
+from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, whole_messages
 from engine.scheduler.retry import delay_ms, expiry_ms
 from engine.scheduler.timers import Timers
 
@@ -125,7 +125,7 @@ class Scheduler:
         """
         if rows:
             if not complete:
-                rows = _whole_messages(rows, queue.settings.max_rcpt_per_message)
+                rows = whole_messages(rows, queue.settings.max_rcpt_per_message)
             queue.frontier = rows[-1][0]
             skip_in_flight, skip_settling = queue.in_flight, self.settling
             fresh = [Row(key, due) for key, due in rows if key not in skip_in_flight and key not in skip_settling]
@@ -487,16 +487,6 @@ class Scheduler:
 
 def _virtual_mta_line(queue: Queue) -> str:
     return f"virtual-mta {queue.vmta} max-smtp-out"
-
-
-def _whole_messages(rows: Sequence[tuple[bytes, Due]], together: int) -> Sequence[tuple[bytes, Due]]:
-    """*rows* without those at the end that may belong in one transaction (of *together* at the most) with what was not read; never none."""
-    last = same_message(rows[-1][0])
-    tail = 1
-    while tail < len(rows) and same_message(rows[-1 - tail][0]) == last:
-        tail += 1
-    parted = tail % together
-    return rows if parted == len(rows) else rows[: len(rows) - parted]
 
 
 def _scan_pause_ms(queue: Queue) -> int:

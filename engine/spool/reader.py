@@ -179,7 +179,10 @@ class SpoolReader:
         except (BodyMissing, BodyCorrupt) as problem:
             body = self._moved(body, message_id, problem)
             descriptor = self._open_body(body, message_id)
-        descriptor = os.dup(descriptor)  # the file may be closed, even unlinked, before the last piece
+        try:
+            descriptor = os.dup(descriptor)  # the file may be closed, even unlinked, before the last piece
+        except OSError as error:
+            raise SpoolError(f"{_where(body)}: {error.strerror or error}") from error
         try:
             checksum = position = 0
             while position < body.size_bytes:

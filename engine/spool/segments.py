@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class SegmentWriter:
             raise SpoolError(f"body cannot be written to {self._directory}: {error.strerror or error}") from error
         if written != wanted:
             self._end_segment()
-            raise SpoolError(f"body cannot be written to {self._directory}: {written} of {wanted} bytes went in; is the disk full?")
+            raise _short(self._directory, self._directory, written, wanted)
         self._offset = offset + wanted
         return Body(self._link.epoch, self._number, offset + len(head), size, checksum)
 
@@ -157,12 +158,24 @@ class LargeBody:
         except OSError as error:
             raise SpoolError(f"body cannot be written to {self._path}: {error.strerror or error}") from error
         if written != len(data):
-            raise SpoolError(f"body cannot be written to {self._path}: {written} of {len(data)} bytes went in; is the disk full?")
+            raise _short(self._path, self._directory, written, len(data))
 
     def _check_space(self) -> None:
         found = os.statvfs(self._directory)
         if found.f_bavail * found.f_frsize < self._min_free_bytes:
             raise SpoolError(f"disk low: {found.f_bavail * found.f_frsize >> 20} MB free, {self._min_free_bytes >> 20} MB are kept (min-free-space)")
+
+
+def _short(where: Path, directory: Path, written: int, wanted: int) -> SpoolError:
+    """Why a write went in only in part; its cause is ENOSPC where that was want of room: the client hears 452 then, as for a write that failed."""
+    error = SpoolError(f"body cannot be written to {where}: {written} of {wanted} bytes went in")
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return error
+    if found.f_bavail * found.f_frsize < wanted:
+        error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
 
 
 def _ignore(_: str | None) -> None:

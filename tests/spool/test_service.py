@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.errors import StartError
+from engine.errors import SpoolError, StartError
 from engine.mail.envelope import DUE_KEY
 from engine.spool import BodyCorrupt, BodyMissing, claim, format, wire
 from engine.spool.ops import Due, Exported, NewRecipient, Seal, Settle, Settlement
@@ -227,6 +229,19 @@ def test_large_bodies_have_their_own_file_which_goes_with_them(spool: Spool) -> 
     refused = worker.writer_.begin_large(worker.new_id())
     assert worker.do(accept(worker.new_id(), refused.finish(), "q" * 999)) != [None]
     assert spool.files() == []
+
+
+def test_a_large_body_without_a_descriptor_is_an_error_of_the_spool(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    worker = listener(spool)
+    identity = put(worker, "a/v")
+    reader = spool.reader()
+    body = reader.messages([identity])[identity].body
+    monkeypatch.setattr(os, "dup", no_descriptor)
+    with pytest.raises(SpoolError, match="Too many open files"):
+        list(reader.body_chunks(body, identity))
 
 
 def test_damaged_bodies_are_told_apart(spool: Spool) -> None:

@@ -4,7 +4,7 @@ A real engine; real small disks, in a mount namespace of their own; and for what
 calls (shim.c).  Each test ends with the account of its mail (world.py).  `make test` runs all but those marked `long`, `make faults` those too.
 
 disk full: bodies, index, all   test_disk: full_below_the_reserve_then_to_the_last_byte; 452, "new mail is refused: disk low", "is accepted again"
-  in the middle of a body       test_disk: no_room_for_a_body_in_the_middle; 452 (451 for a short write with room left), "not-stored ... No space left"
+  in the middle of a body       test_disk: no_room_for_a_body_in_the_middle; 452 (451: short, with room left), "not-stored ... No space left"
   in the middle of a commit     test_disk: no_room_for_a_commit_in_the_middle, spool/test_full; 452, "commit failed: no space left", outcomes wait
   accounting                    test_disk: full_where_accounting_lies; mail flows, "cannot write ...; records wait in the spool, next try in 1s"
   log                           test_disk: full_where_the_log_lies, test_log; mail flows, "log lost N lines that could not be written"

@@ -27,7 +27,7 @@ def binary(name: str) -> Path:
         raise BuildError("no C compiler found: install gcc or clang, or set CC")
     target.parent.mkdir(exist_ok=True)
     fresh = target.with_suffix(f".{os.getpid()}")  # renamed when whole: two builds at once do not meet
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-o", str(fresh), str(source)]
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-pthread", "-o", str(fresh), str(source)]
     made = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if made.returncode:
         raise BuildError(f"{' '.join(command)} failed:\n{made.stderr}")

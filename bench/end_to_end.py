@@ -53,6 +53,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--size", type=int, default=10_240, help="bytes of each body")
     parser.add_argument("--sessions", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=2, help="of the source")
     parser.add_argument("--recipients", type=int, default=1, help="per message")
     parser.add_argument("--domains", type=int, default=1, help="the recipients are spread over")
     parser.add_argument("--pipeline", action="store_true", help="the source pipelines MAIL, RCPT and DATA")
@@ -171,6 +172,7 @@ def _run(name: str, arguments: argparse.Namespace, directory: Path, progress: Pr
         messages=arguments.messages,
         size_bytes=arguments.size,
         sessions=arguments.sessions,
+        threads=arguments.threads,
         recipients=arguments.recipients,
         domains=arguments.domains,
         pipeline=arguments.pipeline,

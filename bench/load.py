@@ -28,6 +28,7 @@ class Load:
     messages: int = 20_000
     size_bytes: int = 10_240
     sessions: int = 50
+    threads: int = 2  # of the source, at most one a session: a single loop is a queue of its own, before whatever is measured
     recipients: int = 1
     domains: int = 1
     pipeline: bool = False
@@ -152,6 +153,7 @@ class Source:
             command += [f"--times={self._path.with_suffix('.times')}", f"--live={self._path.with_suffix('.live')}"]
             command += [f"--messages={load.messages}", f"--size={load.size_bytes}", f"--sessions={load.sessions}", f"--recipients={load.recipients}"]
             command += [f"--domains={load.domains}", f"--per-connection={load.per_connection}", f"--deadline={load.deadline_s}"]
+            command += [f"--threads={load.threads}"]
             command += [f"--rate={load.rate}"] * bool(load.rate) + [f"--domain-suffix={load.domain_suffix}"]
             command += ["--pipeline"] * load.pipeline + ["--retry"] * load.retry
             command += [f"--header={header}" for header in load.headers] + [f"--bind={address}" for address in bind]

@@ -4,10 +4,14 @@
  * dot took.  Message `i` has recipients u<i*R> .. u<i*R+R-1>, each at d<number mod D>.example, and carries `X-Bench: RUN-<i>` and
  * `X-Bench-Sent: <monotonic us>`.  A number is used once: what was not acknowledged is never sent again under its number, so a number
  * that a sink sees twice was duplicated by what lies between.  With --retry, new numbers follow until N messages were accepted.
+ *
+ * With --threads T the sessions, messages and rate are shared out over T threads, each with a loop of its own; thread t uses the numbers
+ * t, t+T, t+2T ... .  One loop alone is a queue before whatever is measured, on whichever core the kernel put it.
  */
 #include "load.h"
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -35,44 +39,65 @@ static struct {
     struct sockaddr_in to;
     struct sockaddr_in bind[64];
     int bind_count;
-    long messages, size, sessions, recipients, domains, per_connection, rate, deadline_s, timeout_s;
+    long messages, size, sessions, recipients, domains, per_connection, rate, deadline_s, timeout_s, threads;
     bool pipeline, retry;
     const char *run, *sender, *hello, *domain_suffix, *times, *live, *user;
     char headers[4096];
     uint64_t first;
 } option = {.messages = 1000, .size = 10240, .sessions = 50, .recipients = 1, .domains = 1, .per_connection = 1, .deadline_s = 600,
-            .timeout_s = 60, .run = "run", .sender = "bench@source.example", .hello = "source.example", .domain_suffix = ".example", .user = "u"};
+            .timeout_s = 60, .threads = 1, .run = "run", .sender = "bench@source.example", .hello = "source.example", .domain_suffix = ".example", .user = "u"};
 
-static int epoll;
-static struct session *sessions;
 static char *body; /* wire form, final dot included */
 static size_t body_length;
 static size_t command_room;
-static uint64_t next_number;
-static long accepted, failed, in_flight;
-static int64_t started_us;
-static int64_t *accept_times; /* by number - first; 0: not acknowledged */
-static size_t accept_room;
-static struct samples latencies;
-static volatile uint64_t *live; /* accepted, failed */
-static bool interrupted;
+static int64_t started_us, deadline_us;
+static uint64_t *live; /* accepted, failed; of all threads */
+static volatile sig_atomic_t interrupted;
 
-static struct { char name[40]; long count; } errors[64];
-static int error_kinds;
+struct errors {
+    struct { char name[40]; long count; } kinds[64];
+    int count;
+};
+
+/* What a thread has for itself. */
+static _Thread_local struct {
+    long messages, sessions, rate; /* its share */
+    int epoll;
+    struct session *all;
+    uint64_t used; /* numbers so far */
+    uint64_t thread;
+    long accepted, failed, in_flight;
+} own;
+
+/* What it found, for the report of all. */
+struct found {
+    long share, accepted, failed;
+    uint64_t used;
+    int64_t *accept_times; /* by number of its own; 0: not acknowledged */
+    size_t accept_room;
+    struct samples latencies;
+    struct errors errors;
+};
+static _Thread_local struct found *found;
+
+static void add_error(struct errors *errors, const char *name, long count) {
+    int at = 0;
+    while (at < errors->count && strcmp(errors->kinds[at].name, name) != 0) at++;
+    if (at == 64) return;
+    if (at == errors->count) {
+        snprintf(errors->kinds[at].name, sizeof errors->kinds[at].name, "%s", name);
+        errors->kinds[at].count = 0;
+        errors->count++;
+    }
+    errors->kinds[at].count += count;
+}
 
 static void count_error(const char *stage, const char *what) {
     char name[40];
     snprintf(name, sizeof name, "%s %.20s", stage, what);
     for (char *c = name; *c; c++)
         if (*c == '"' || *c == '\\' || (unsigned char)*c < 32 || (unsigned char)*c > 126) *c = '?';
-    for (int i = 0; i < error_kinds; i++)
-        if (strcmp(errors[i].name, name) == 0) {
-            errors[i].count++;
-            return;
-        }
-    if (error_kinds == 64) return;
-    memcpy(errors[error_kinds].name, name, sizeof name);
-    errors[error_kinds++].count = 1;
+    add_error(&found->errors, name, 1);
 }
 
 static void make_body(void) {
@@ -95,34 +120,46 @@ static void make_body(void) {
     body_length = length + 3;
 }
 
+/* The next message number of this thread. */
+static uint64_t take_number(void) {
+    uint64_t number = option.first + own.thread + own.used++ * (uint64_t)option.threads;
+    if (number >= MAX_NUMBER) die("too many messages");
+    return number;
+}
+
 static void remember_accept(uint64_t number, int64_t when_us) {
-    size_t at = (size_t)(number - option.first);
-    if (at >= accept_room) {
-        size_t room = accept_room ? accept_room : 4096;
+    size_t at = (size_t)((number - option.first) / (uint64_t)option.threads);
+    if (at >= found->accept_room) {
+        size_t room = found->accept_room ? found->accept_room : 4096;
         while (room <= at) room *= 2;
-        accept_times = realloc(accept_times, room * sizeof(int64_t));
-        if (!accept_times) die("out of memory");
-        memset(accept_times + accept_room, 0, (room - accept_room) * sizeof(int64_t));
-        accept_room = room;
+        found->accept_times = realloc(found->accept_times, room * sizeof(int64_t));
+        if (!found->accept_times) die("out of memory");
+        memset(found->accept_times + found->accept_room, 0, (room - found->accept_room) * sizeof(int64_t));
+        found->accept_room = room;
     }
-    accept_times[at] = when_us;
+    found->accept_times[at] = when_us;
+}
+
+static void count_failed(void) {
+    own.failed++;
+    __atomic_fetch_add(&live[1], 1, __ATOMIC_RELAXED);
 }
 
 /* Whether the message that follows the next `ahead` ones is due. */
 static bool is_due(int64_t now, long ahead) {
-    return !option.rate || ((int64_t)(next_number - option.first) + ahead) * 1000000 / option.rate <= now - started_us;
+    return !own.rate || ((int64_t)own.used + ahead) * 1000000 / own.rate <= now - started_us;
 }
 
-static bool may_begin(int64_t now) { return !interrupted && accepted + failed + in_flight < option.messages && is_due(now, 0); }
+static bool may_begin(int64_t now) { return !interrupted && own.accepted + own.failed + own.in_flight < own.messages && is_due(now, 0); }
 
-static bool all_done(void) { return in_flight == 0 && (interrupted || accepted + failed >= option.messages); }
+static bool all_done(void) { return own.in_flight == 0 && (interrupted || own.accepted + own.failed >= own.messages); }
 
 static void hang_up(struct session *session, int64_t wake_us) {
     if (session->fd >= 0) close(session->fd);
     if (session->busy) {
         session->busy = false;
-        in_flight--;
-        if (!option.retry) live[1] = (uint64_t)++failed;
+        own.in_flight--;
+        if (!option.retry) count_failed();
     }
     session->fd = -1;
     session->stage = CLOSED;
@@ -134,9 +171,9 @@ static void hang_up(struct session *session, int64_t wake_us) {
 
 static void fault(struct session *session, const char *what) {
     count_error(STAGE_NAMES[session->stage], what);
-    if (!session->busy && !option.retry && session->stage <= HELLO && accepted + failed + in_flight < option.messages) {
-        next_number++; /* the message that this connection was for */
-        live[1] = (uint64_t)++failed;
+    if (!session->busy && !option.retry && session->stage <= HELLO && own.accepted + own.failed + own.in_flight < own.messages) {
+        take_number(); /* of the message that this connection was for */
+        count_failed();
     }
     hang_up(session, now_us() + (option.retry ? 50000 : 1000));
 }
@@ -144,7 +181,7 @@ static void fault(struct session *session, const char *what) {
 static void watch(struct session *session, bool writing) {
     if (session->wants_write == writing) return;
     struct epoll_event event = {.events = EPOLLIN | (writing ? EPOLLOUT : 0), .data.ptr = session};
-    epoll_ctl(epoll, EPOLL_CTL_MOD, session->fd, &event);
+    epoll_ctl(own.epoll, EPOLL_CTL_MOD, session->fd, &event);
     session->wants_write = writing;
 }
 
@@ -193,12 +230,12 @@ static size_t put_rcpt(struct session *session, size_t at, long index) {
 }
 
 static bool begin_message(struct session *session) {
-    session->number = next_number++;
+    session->number = take_number();
     session->busy = true;
     session->rcpt_answered = session->rcpt_accepted = 0;
     session->sent_here++;
     session->stage = MAIL;
-    in_flight++;
+    own.in_flight++;
     size_t at = put(session, 0, "MAIL FROM:<%s>\r\n", option.sender);
     if (option.pipeline) {
         for (long i = 0; i < option.recipients; i++) at = put_rcpt(session, at, i);
@@ -227,11 +264,11 @@ static bool next_or_quit(struct session *session) {
 static bool finished(struct session *session) {
     int64_t now = now_us();
     session->busy = false;
-    in_flight--;
-    accepted++;
-    live[0] = (uint64_t)accepted;
+    own.in_flight--;
+    own.accepted++;
+    __atomic_fetch_add(&live[0], 1, __ATOMIC_RELAXED);
     remember_accept(session->number, now);
-    samples_add(&latencies, now - session->body_sent_us);
+    samples_add(&found->latencies, now - session->body_sent_us);
     return next_or_quit(session);
 }
 
@@ -302,7 +339,7 @@ static void dial(struct session *session) {
     setsockopt(session->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (option.bind_count) {
         setsockopt(session->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-        struct sockaddr_in *from = &option.bind[next_number % (uint64_t)option.bind_count];
+        struct sockaddr_in *from = &option.bind[(own.thread + own.used * (uint64_t)option.threads) % (uint64_t)option.bind_count];
         if (bind(session->fd, (struct sockaddr *)from, sizeof *from)) die("bind: %s", strerror(errno));
     }
     session->sent_here = 0;
@@ -313,18 +350,18 @@ static void dial(struct session *session) {
     }
     session->stage = GREETING;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = session};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, session->fd, &event)) die("epoll_ctl: %s", strerror(errno));
+    if (epoll_ctl(own.epoll, EPOLL_CTL_ADD, session->fd, &event)) die("epoll_ctl: %s", strerror(errno));
 }
 
 /* Dial where there is work, end what has made no progress; returns how long epoll may sleep, in ms. */
 static int tend(void) {
     int64_t now = now_us();
-    long lacking = option.messages - accepted - failed - in_flight, waiting = 0;
+    long lacking = own.messages - own.accepted - own.failed - own.in_flight, waiting = 0;
     bool sleeping = false;
-    for (long i = 0; i < option.sessions; i++)
-        if (sessions[i].stage != CLOSED && sessions[i].stage != QUIT && !sessions[i].busy) waiting++;
-    for (long i = 0; i < option.sessions; i++) {
-        struct session *session = &sessions[i];
+    for (long i = 0; i < own.sessions; i++)
+        if (own.all[i].stage != CLOSED && own.all[i].stage != QUIT && !own.all[i].busy) waiting++;
+    for (long i = 0; i < own.sessions; i++) {
+        struct session *session = &own.all[i];
         if (session->stage != CLOSED) {
             if (now - session->wake_us > option.timeout_s * 1000000) fault(session, "timeout");
         } else if (lacking > waiting && !interrupted) {
@@ -337,19 +374,77 @@ static int tend(void) {
     return sleeping ? 5 : 200;
 }
 
-static void report(int64_t spent_us) {
+/* What of `total` falls to thread `thread`: the shares differ by at most one. */
+static long share_of(long total, long thread) { return total / option.threads + (thread < total % option.threads); }
+
+/* One thread's part of the load, from its first connection to its last reply. */
+static void *run(void *argument) {
+    found = argument;
+    own.thread = (uint64_t)found->share;
+    own.messages = share_of(option.messages, found->share);
+    own.sessions = share_of(option.sessions, found->share);
+    own.rate = option.rate ? share_of(option.rate, found->share) : 0;
+    own.all = calloc((size_t)own.sessions, sizeof *own.all);
+    own.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (!own.all || own.epoll < 0) die("out of memory");
+    for (long i = 0; i < own.sessions; i++) {
+        own.all[i].fd = -1;
+        own.all[i].command = malloc(command_room);
+        if (!own.all[i].command) die("out of memory");
+    }
+    struct epoll_event events[256];
+    while (!all_done()) {
+        if (now_us() > deadline_us) {
+            count_error("run", "deadline");
+            break;
+        }
+        int ready = epoll_wait(own.epoll, events, 256, tend());
+        for (int i = 0; i < ready; i++) {
+            struct session *session = events[i].data.ptr;
+            if (session->fd < 0) continue;
+            if ((events[i].events & EPOLLOUT) && !flush(session)) continue;
+            if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(session);
+        }
+    }
+    found->accepted = own.accepted;
+    found->failed = own.failed;
+    found->used = own.used;
+    return NULL;
+}
+
+static void write_times(const struct found *parts) {
+    uint64_t end = 0; /* behind the highest number that was used */
+    for (long t = 0; t < option.threads; t++)
+        if (parts[t].used && (parts[t].used - 1) * (uint64_t)option.threads + (uint64_t)t + 1 > end)
+            end = (parts[t].used - 1) * (uint64_t)option.threads + (uint64_t)t + 1;
+    int64_t *times = calloc(end ? end : 1, sizeof *times);
+    if (!times) die("out of memory");
+    for (long t = 0; t < option.threads; t++)
+        for (uint64_t i = 0; i < parts[t].used && i < parts[t].accept_room; i++) times[i * (uint64_t)option.threads + (uint64_t)t] = parts[t].accept_times[i];
+    write_file(option.times, times, end * sizeof *times);
+    free(times);
+}
+
+/* Prints all threads' figures as one; how many messages were accepted. */
+static long report(const struct found *parts, int64_t spent_us) {
+    struct found all = {0};
+    for (long t = 0; t < option.threads; t++) {
+        all.accepted += parts[t].accepted;
+        all.failed += parts[t].failed;
+        all.used += parts[t].used;
+        for (size_t i = 0; i < parts[t].latencies.count; i++) samples_add(&all.latencies, parts[t].latencies.values[i]);
+        for (int i = 0; i < parts[t].errors.count; i++) add_error(&all.errors, parts[t].errors.kinds[i].name, parts[t].errors.kinds[i].count);
+    }
     printf("{\"run\": \"%s\", \"accepted\": %ld, \"failed\": %ld, \"numbers\": %" PRIu64 ", \"seconds\": %.6f, \"accepted_per_s\": %.1f, \"cpu_us\": %" PRId64
            ", \"cpu_us_per_message\": %.1f, ",
-           option.run, accepted, failed, next_number - option.first, (double)spent_us / 1e6, (double)accepted * 1e6 / (double)(spent_us ? spent_us : 1), own_cpu_us(),
-           (double)own_cpu_us() / (double)(accepted ? accepted : 1));
-    samples_print(stdout, "accept_us", &latencies);
+           option.run, all.accepted, all.failed, all.used, (double)spent_us / 1e6, (double)all.accepted * 1e6 / (double)(spent_us ? spent_us : 1), own_cpu_us(),
+           (double)own_cpu_us() / (double)(all.accepted ? all.accepted : 1));
+    samples_print(stdout, "accept_us", &all.latencies);
     printf(", \"errors\": {");
-    for (int i = 0; i < error_kinds; i++) printf("%s\"%s\": %ld", i ? ", " : "", errors[i].name, errors[i].count);
+    for (int i = 0; i < all.errors.count; i++) printf("%s\"%s\": %ld", i ? ", " : "", all.errors.kinds[i].name, all.errors.kinds[i].count);
     printf("}}\n");
-    if (option.times) {
-        if (next_number > option.first) remember_accept(next_number, 0);
-        write_file(option.times, accept_times, (size_t)(next_number - option.first) * sizeof(int64_t));
-    }
+    if (option.times) write_times(parts);
+    return all.accepted;
 }
 
 static void on_signal(int number) {
@@ -362,7 +457,8 @@ static void options(int argc, char **argv) {
         {"to", 1, 0, 't'},         {"messages", 1, 0, 'm'}, {"size", 1, 0, 'l'},     {"sessions", 1, 0, 's'},  {"recipients", 1, 0, 'r'}, {"domains", 1, 0, 'd'},
         {"per-connection", 1, 0, 'c'}, {"rate", 1, 0, 'R'}, {"deadline", 1, 0, 'D'}, {"timeout", 1, 0, 'T'},   {"pipeline", 0, 0, 'p'},   {"retry", 0, 0, 'y'},
         {"run", 1, 0, 'n'},        {"sender", 1, 0, 'f'},   {"hello", 1, 0, 'H'},    {"header", 1, 0, 'h'},    {"times", 1, 0, 'o'},      {"live", 1, 0, 'v'},
-        {"first", 1, 0, 'F'},      {"bind", 1, 0, 'b'},     {"domain-suffix", 1, 0, 'x'}, {"user", 1, 0, 'u'}, {0, 0, 0, 0}};
+        {"first", 1, 0, 'F'},      {"bind", 1, 0, 'b'},     {"domain-suffix", 1, 0, 'x'}, {"user", 1, 0, 'u'},
+        {"threads", 1, 0, 'j'},    {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "", LONG, NULL)) != -1;) switch (c) {
         case 't': option.to = address_argument(optarg, "to"); break;
         case 'm': option.messages = number_argument(optarg, "messages", 1); break;
@@ -382,6 +478,7 @@ static void options(int argc, char **argv) {
         case 'H': option.hello = optarg; break;
         case 'x': option.domain_suffix = optarg; break;
         case 'u': option.user = optarg; break;
+        case 'j': option.threads = number_argument(optarg, "threads", 1); break;
         case 'o': option.times = optarg; break;
         case 'v': option.live = optarg; break;
         case 'b': {
@@ -408,33 +505,20 @@ int main(int argc, char **argv) {
     signal(SIGTERM, on_signal);
     signal(SIGINT, on_signal);
     make_body();
-    live = live_counters(option.live, 2);
+    live = (uint64_t *)live_counters(option.live, 2);
     command_room = sizeof option.headers + 1024 + (size_t)option.recipients * (64 + strlen(option.domain_suffix) + strlen(option.user));
-    sessions = calloc((size_t)option.sessions, sizeof *sessions);
-    epoll = epoll_create1(EPOLL_CLOEXEC);
-    for (long i = 0; i < option.sessions; i++) {
-        sessions[i].fd = -1;
-        sessions[i].command = malloc(command_room);
-        if (!sessions[i].command) die("out of memory");
-    }
-    next_number = option.first;
+    if (option.threads > option.sessions) option.threads = option.sessions;
+    if (option.rate && option.threads > option.rate) option.threads = option.rate;
     started_us = now_us();
-    int64_t deadline_us = started_us + option.deadline_s * 1000000;
-    struct epoll_event events[256];
-    while (!all_done()) {
-        if (now_us() > deadline_us) {
-            count_error("run", "deadline");
-            break;
-        }
-        if (next_number >= MAX_NUMBER) die("too many messages");
-        int ready = epoll_wait(epoll, events, 256, tend());
-        for (int i = 0; i < ready; i++) {
-            struct session *session = events[i].data.ptr;
-            if (session->fd < 0) continue;
-            if ((events[i].events & EPOLLOUT) && !flush(session)) continue;
-            if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(session);
-        }
+    deadline_us = started_us + option.deadline_s * 1000000;
+    struct found *parts = calloc((size_t)option.threads, sizeof *parts);
+    pthread_t *threads = calloc((size_t)option.threads, sizeof *threads);
+    if (!parts || !threads) die("out of memory");
+    for (long t = 0; t < option.threads; t++) {
+        parts[t].share = t;
+        if (t && pthread_create(&threads[t], NULL, run, &parts[t])) die("no thread: %s", strerror(errno));
     }
-    report(now_us() - started_us);
-    return accepted == option.messages ? 0 : 1;
+    run(&parts[0]);
+    for (long t = 1; t < option.threads; t++) pthread_join(threads[t], NULL);
+    return report(parts, now_us() - started_us) == option.messages ? 0 : 1;
 }

@@ -223,6 +223,11 @@ class _Builder:
             global_domains=self.domains,
             pool_domains=self.pool_scopes(),
             virtual_mta_domains={name: s.domains for name, s in self.vmtas.items() if s.domains.entries},
+            places={
+                "": server.places,
+                **{f"virtual-mta {name}": named.values.places for name, named in self.vmtas.items()},
+                **{f"virtual-mta-pool {name}": named.values.places for name, named in self.pools.items()},
+            },
         )
 
     def relay_domains(self, server: Values) -> list[DomainPattern]:

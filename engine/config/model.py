@@ -89,6 +89,8 @@ class Config:
     global_domains: DomainScope = field(repr=False)
     pool_domains: Mapping[str, DomainScope] = field(repr=False)  # by virtual MTA: those of its pool
     virtual_mta_domains: Mapping[str, DomainScope] = field(repr=False)
+    places: Mapping[str, Mapping[str, Place]] = field(repr=False, default_factory=dict)
+    """Where a field was set, by section: "" (outside every stanza), "virtual-mta NAME", "virtual-mta-pool NAME"; domains' are in their entries."""
     client: Callable[..., ClientSettings] = field(init=False, repr=False)
     """client(ip, listener_source="") -> ClientSettings: what all <source> sections that match say, the widest network first, the named one last."""
     domain: Callable[[str, str], DomainSettings] = field(init=False, repr=False)
@@ -142,6 +144,16 @@ class Config:
         Some slots may own nothing: they need no process.  See `engine.config.slot.assign`.
         """
         return assign({name: tuple(host.network for host in vmta.source_hosts) for name, vmta in self.virtual_mtas.items()}, workers)
+
+
+    def place(self, section: str, field: str) -> Place | None:
+        """Where *section* (see `places`) sets *field*; None where it does not."""
+        return self.places.get(section, {}).get(field)
+
+    def domain_place(self, domain: str, virtual_mta: str, field: str) -> Place | None:
+        """Where the value of *field* in `domain(domain, virtual_mta)` stands; None for a default."""
+        found = [entry.places[field] for entry in self.domain_entries(domain, virtual_mta) if field in entry.places]
+        return found[-1] if found else None
 
 
 def _merge_domain(entries: tuple[Entry, ...]) -> DomainSettings:

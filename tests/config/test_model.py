@@ -311,3 +311,18 @@ def test_thousands_of_domains_load_and_look_up_fast() -> None:
         assert loaded.config.domain(f"d{n}.example", "{default}").max_smtp_out == 2
     assert time.process_time() - start < 1
     assert loaded.config.domain("d1.example", "") == loaded.config.domain("d51.example", "")
+
+
+def test_places_name_the_line_that_gave_the_value() -> None:
+    text = (
+        "total-max-smtp-out 7\n<virtual-mta a>\nmax-smtp-out 3\n<domain x.example>\nmax-smtp-out 2\n</domain>\n</virtual-mta>\n"
+        "<virtual-mta-pool p>\nvirtual-mta a\nmax-smtp-out 9\n</virtual-mta-pool>\n<domain *>\nmax-smtp-out 5\nretry-after 1m\n</domain>\n"
+    )
+    loaded = config(text)
+    lines = [loaded.place("", "total_max_smtp_out"), loaded.place("virtual-mta a", "max_smtp_out"), loaded.place("virtual-mta-pool p", "max_smtp_out")]
+    assert [place.line for place in lines if place] == [4, 6, 13]
+    assert loaded.place("", "total_max_smtp_in") is None
+    assert loaded.place("virtual-mta b", "max_smtp_out") is None
+    limits = [loaded.domain_place("x.example", vmta, "max_smtp_out") for vmta in ("a", "b")]
+    assert [place.line for place in limits if place] == [8, 16]
+    assert loaded.domain_place("x.example", "a", "bounce_after_s") is None

@@ -145,7 +145,6 @@ class Config:
         """
         return assign({name: tuple(host.network for host in vmta.source_hosts) for name, vmta in self.virtual_mtas.items()}, workers)
 
-
     def place(self, section: str, field: str) -> Place | None:
         """Where *section* (see `places`) sets *field*; None where it does not."""
         return self.places.get(section, {}).get(field)

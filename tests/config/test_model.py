@@ -319,7 +319,11 @@ def test_places_name_the_line_that_gave_the_value() -> None:
         "<virtual-mta-pool p>\nvirtual-mta a\nmax-smtp-out 9\n</virtual-mta-pool>\n<domain *>\nmax-smtp-out 5\nretry-after 1m\n</domain>\n"
     )
     loaded = config(text)
-    lines = [loaded.place("", "total_max_smtp_out"), loaded.place("virtual-mta a", "max_smtp_out"), loaded.place("virtual-mta-pool p", "max_smtp_out")]
+    lines = [
+        loaded.place("", "total_max_smtp_out"),
+        loaded.place("virtual-mta a", "max_smtp_out"),
+        loaded.place("virtual-mta-pool p", "max_smtp_out"),
+    ]
     assert [place.line for place in lines if place] == [4, 6, 13]
     assert loaded.place("", "total_max_smtp_in") is None
     assert loaded.place("virtual-mta b", "max_smtp_out") is None

@@ -1,7 +1,8 @@
 """The event log: one line per thing that happened, batched, shared by all processes.
 
 A line is `2026-11-24 03:40:12.345+0100 listener/0 accepted id=...`.  Every process appends whole lines to the same file with one write each
-(O_APPEND), so lines of several processes never mix.  Logging never raises into the mail flow: what could not be written is counted, and the
+(O_APPEND), so lines of several processes never mix.  A file that was renamed or removed, by us at midnight or by anybody, is left within a
+second: nobody has to be told.  Logging never raises into the mail flow: what could not be written is counted, and the
 count is the first thing written once writing works again.
 """
 
@@ -62,6 +63,7 @@ class EventLog:
         now_s = time.time()
         second = int(now_s)
         if second != self._second:
+            self.reopen()
             self._enter_second(second)
         if "\n" in text or "\r" in text:
             text = escape(text, 4 * len(text))
@@ -112,6 +114,19 @@ class EventLog:
                     os.write(2, reason.encode("utf-8", "backslashreplace"))
                 self._open_at_s = time.monotonic() + OPEN_AGAIN_S
         return self._fd if self._fd >= 0 else 2
+
+    def reopen(self) -> None:
+        """Leave the file if its name means another one by now, or none."""
+        if self._fd >= 0:
+            try:
+                found, own = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
+                if (found.st_ino, found.st_dev) == (own.st_ino, own.st_dev):
+                    return
+            except OSError:
+                pass
+            self.flush()
+            os.close(self._fd)
+            self._fd, self._torn, self._open_at_s = -1, False, 0.0
 
     def _enter_second(self, second: int) -> None:
         local = time.localtime(second)

@@ -3,11 +3,15 @@
 A batch of rows is written to every file that wants it and synced; then `Exported` deletes the rows and stores each file's position in one commit.
 A new file is made known to the spool before its first line, so that recovery finds every line that nobody counted and cuts it off.  One file that
 cannot be written holds up all of them, which the outbox's bound then turns into refused mail: never into lost records.
+
+A file that is full, of another day or old enough goes on its target's shelf, in the commit that makes its successor known; from there it is moved or
+deleted.  A crash before that commit leaves it the current one, a crash after it leaves it on the shelf.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -17,6 +21,8 @@ import msgspec
 
 from engine.accounting.journal import Journal, Position, decode_position, encode_position
 from engine.accounting.layout import Layout
+from engine.accounting.shelf import Shelf
+from engine.clock import monotonic_s
 from engine.log import escape
 from engine.mail.record import decode
 from engine.spool.ops import Exported
@@ -26,6 +32,8 @@ GATHER_S = 0.05  # how long records may wait for company
 POLL_S = 0.5  # how long we believe that silence means an empty outbox
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
+TEND_S = 10.0  # between two looks at what is to be closed, moved or deleted
+SHELF = "+"  # behind a target's name: its shelf among the stored positions
 
 
 T = TypeVar("T")
@@ -52,20 +60,23 @@ class Log(Protocol):
 
 
 class Target:
-    """One acct-file: its name in the spool's positions, how its lines look, and its file."""
+    """One acct-file: its name in the spool's positions, how its lines look, its file, and those that are full."""
 
-    __slots__ = ("journal", "layout", "name")
+    __slots__ = ("journal", "layout", "name", "said", "shelf")
 
-    def __init__(self, name: str, layout: Layout, journal: Journal) -> None:
+    def __init__(self, name: str, layout: Layout, journal: Journal, shelf: Shelf | None = None) -> None:
         self.name = name
         self.layout = layout
         self.journal = journal
+        self.shelf = shelf or Shelf()
+        self.said: list[str] = []  # of the shelf, last time: a directory that is gone is not said every ten seconds
 
 
 class Exporter:
     """Drains the outbox into *targets* until `drain`; each row leaves it once all its lines are on disk.
 
-    *executor* does what waits for the disk; *today* names new files (`2026-11-24`); *news* is set by whoever hears of new rows.
+    *executor* does what waits for the disk; *today* names new files (`2026-11-24`), *now_s* is the wall clock; *news* is set by whoever hears of
+    new rows.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class Exporter:
         executor: Executor,
         today: Callable[[], str],
         news: asyncio.Event,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         self._targets = targets
         self._outbox = outbox
@@ -85,7 +97,10 @@ class Exporter:
         self._executor = executor
         self._today = today
         self._written = 0  # number of the last row that lies synced in every file that wants it
-        self._known: dict[str, Position] = {}  # by target, where its file ends with that row: never with a later one
+        self._known: dict[str, bytes] = {}  # by target, where its file ends with that row: never with a later one
+        self._shelves: dict[str, bytes] = {}  # those that changed since they were stored
+        self._now_s = now_s
+        self._tend_at_s = 0.0  # monotonic
         self._news = news
         self._draining = asyncio.Event()
 
@@ -103,9 +118,12 @@ class Exporter:
         """Recover every file, then export until drained.  Returns early, with rows left, only while draining."""
         positions = self._outbox.positions()
         for target in self._targets:
+            target.shelf.restore(positions.get(target.name + SHELF) or target.shelf.encode())
             if not await self._until_done(target, partial(self._recover, target, positions.get(target.name))):
                 return
         while True:
+            if monotonic_s() >= self._tend_at_s and not await self._tend():
+                return
             rows = self._outbox.outbox(self._written, BATCH_ROWS)
             if rows:
                 if not await self._export(rows):
@@ -119,7 +137,7 @@ class Exporter:
                 await _wait(self._draining, GATHER_S)
 
     async def _export(self, rows: Sequence[tuple[int, bytes]]) -> bool:
-        ends: dict[str, Position] = {}
+        ends: dict[str, bytes] = {}
         for target, lines in zip(self._targets, self._lines(rows), strict=True):
             if lines and not await self._until_done(target, partial(self._append, target, lines, ends)):
                 return False
@@ -142,26 +160,58 @@ class Exporter:
         return [b"".join(chunk) for chunk in chunks]
 
     async def _recover(self, target: Target, stored: bytes | None) -> bool:
-        if stored is None:
+        if not stored:
             return True
         position = decode_position(stored)
         reason = await self._blocking(lambda: target.journal.recover(position))
         if reason:
             self._say("accounting", f"{escape(reason)}: a new file will be begun")
+            self._shelve(target, position)
         else:
-            self._known[target.name] = position
+            self._known[target.name] = stored
         return True
 
-    async def _append(self, target: Target, lines: bytes, ends: dict[str, Position]) -> bool:
-        journal = target.journal
-        if reason := journal.usable():
-            position = await self._blocking(lambda: journal.begin(self._today()))
+    async def _append(self, target: Target, lines: bytes, ends: dict[str, bytes]) -> bool:
+        journal, now_s = target.journal, self._now_s()
+        if reason := journal.usable(self._today(), now_s):
+            before = journal.position
+            position = await self._blocking(lambda: journal.begin(self._today(), now_s, target.shelf.last))
             self._say("accounting", f"writing to {escape(position.file)}, since {escape(reason)}")
-            self._known[target.name] = position
+            self._shelve(target, before)
+            self._known[target.name] = encode_position(position)
             if not await self._confirm():
                 return False
-        ends[target.name] = await self._blocking(lambda: journal.append(lines))
+        ends[target.name] = encode_position(await self._blocking(lambda: journal.append(lines)))
         return True
+
+    def _shelve(self, target: Target, position: Position) -> None:
+        """The file of *position*, if any, is closed; to be confirmed."""
+        if position.file:
+            target.shelf.add(position, self._now_s())
+            self._shelves[target.name + SHELF] = target.shelf.encode()
+
+    async def _tend(self) -> bool:
+        """Close what nobody wrote to since its time was over, move and delete what is due; False if the spool keeps refusing
+        while we are draining."""
+        self._tend_at_s = monotonic_s() + TEND_S
+        for target in self._targets:
+            journal = target.journal
+            if journal.holds_records and journal.usable(self._today(), self._now_s()):
+                self._shelve(target, journal.position)
+                self._known[target.name] = b""
+                journal.close()
+        if self._shelves and not await self._confirm():  # on the shelf in the spool first: what was moved must not come back as the current file
+            return False
+        for target in self._targets:
+            shelf = target.shelf
+            changed, said = await self._blocking(lambda shelf=shelf: shelf.tend(self._now_s()))  # type: ignore[misc]
+            if changed:
+                self._shelves[target.name + SHELF] = shelf.encode()
+            for line in said:
+                if line not in target.said:
+                    self._say("accounting", escape(line))
+            target.said = said
+        return not self._shelves or await self._confirm()
 
     async def _until_done(self, target: Target, step: Callable[[], Awaitable[bool]]) -> bool:
         """Try *step* until the disk lets it through, ever more slowly; False if that ends because we are draining."""
@@ -183,6 +233,7 @@ class Exporter:
         while True:
             reason = await self._submitted()
             if reason is None:
+                self._shelves.clear()
                 return True
             self._say("accounting", f"the spool did not store our positions: {escape(reason)}; next try in {delay_s:.0f}s")
             if await _wait(self._draining, delay_s):
@@ -192,8 +243,7 @@ class Exporter:
     async def _submitted(self) -> str | None:
         """None once an Exported with all that we know is durable, else why the spool refused it."""
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        positions = {name: encode_position(position) for name, position in self._known.items()}
-        self._link.submit(Exported(self._written, positions), lambda reason: None if answer.done() else answer.set_result(reason))
+        self._link.submit(Exported(self._written, self._known | self._shelves), lambda reason: None if answer.done() else answer.set_result(reason))
         return await answer
 
     async def _blocking(self, call: Callable[[], T]) -> T:

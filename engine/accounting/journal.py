@@ -24,6 +24,7 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
     file: str  # absolute path
     offset: int
     inode: int
+    begun_s: float = 0.0  # since the epoch
 
 
 def encode_position(position: Position) -> bytes:
@@ -39,26 +40,36 @@ def decode_position(data: bytes) -> Position:
 class Journal:
     """The file that an acct-file's lines go to, and the next one when it is full, gone or changed by another hand."""
 
-    def __init__(self, path: str, header: bytes, *, max_size_bytes: int = DEFAULT_MAX_SIZE_BYTES, mode: int = FILE_MODE) -> None:
-        """*path* as configured, made absolute; nothing is opened yet."""
+    def __init__(
+        self,
+        path: str,
+        header: bytes,
+        *,
+        max_size_bytes: int = DEFAULT_MAX_SIZE_BYTES,
+        max_age_s: float | None = None,
+        mode: int = FILE_MODE,
+    ) -> None:
+        """*path* as configured, made absolute; nothing is opened yet.  *max_age_s*: None is no limit."""
         self.path = Path(path)
         self._header = header
         self._max_size_bytes = max_size_bytes
+        self._max_age_s = max_age_s
         self._mode = mode
         self._fd = -1
         self._file = ""
         self._offset = 0
         self._inode = 0
+        self._begun_s = 0.0
         self._torn = False  # bytes past _offset may be on disk: they go before anything else happens
         self._spent = False  # a sync failed: nothing is written here again
 
     @property
     def position(self) -> Position:
         """Where the last append that succeeded ended."""
-        return Position(self._file, self._offset, self._inode)
+        return Position(self._file, self._offset, self._inode, self._begun_s)
 
     def recover(self, position: Position) -> str:
-        """Go on at *position*, cutting off what lies behind it; "" then, else why the next append must begin a new file (see `usable`)."""
+        """Go on at *position*, cutting off what lies behind it; "" then, else why the next append must begin a new file."""
         try:
             fd = os.open(position.file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -70,7 +81,7 @@ class Journal:
         if found.st_size < position.offset:
             os.close(fd)
             return f"{position.file} has shrunk from {position.offset} to {found.st_size} bytes"
-        self._adopt(fd, position.file, position.offset, position.inode)
+        self._adopt(fd, position)
         self._torn = found.st_size > position.offset
         self._cut()
         if os.pread(fd, len(self._header), 0) != self._header:
@@ -78,14 +89,27 @@ class Journal:
             return f"{position.file} has other columns"
         return ""
 
-    def usable(self) -> str:
-        """The empty string if the next append can go to the current file, else the reason for which `begin` must come first."""
+    @property
+    def holds_records(self) -> bool:
+        """Whether a file is open and has more than its header."""
+        return self._fd >= 0 and self._offset > len(self._header)
+
+    def usable(self, date: str = "", now_s: float = 0.0) -> str:
+        """The empty string if the next append can go to the current file, else the reason for which `begin` must come first.
+
+        *date* (`2026-11-24`), the local one, and *now_s* bound how long a file with records in it goes on.
+        """
         if self._fd < 0:
             return "none is open"
         if self._spent:
             return f"{self._file} could not be synced"
         if self._offset >= self._max_size_bytes:
             return f"{self._file} has reached {self._offset} bytes"
+        if self.holds_records:
+            if date and not os.path.basename(self._file).startswith(f"{self.path.stem}-{date}-"):
+                return f"{self._file} is of another day"
+            if self._max_age_s is not None and now_s - self._begun_s >= self._max_age_s:
+                return f"{self._file} is {now_s - self._begun_s:.0f} s old"
         try:
             found = os.stat(self._file, follow_symlinks=False)
         except FileNotFoundError:
@@ -96,27 +120,29 @@ class Journal:
             return f"{self._file} was changed from {self._offset} to {found.st_size} bytes"
         return ""
 
-    def begin(self, date: str) -> Position:
+    def begin(self, date: str, now_s: float = 0.0, last: str = "") -> Position:
         """Start a new file, named by *date* (`2026-11-24`), that holds the header line, synced with its directory.
+
+        Its number is higher than that of every file of the day that is there, and than that of *last*.
 
         The position returned must be durable in the spool before the first append: only then can recovery cut a line that nobody counted.
         A crash before that leaves a file without lines, perhaps without its header, which nobody goes on with.
         """
         self._cut()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd, file = self._create(date)
+        fd, file = self._create(date, last)
         try:
             os.fchmod(fd, self._mode)
             _write_all(fd, self._header, 0)
             os.fsync(fd)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             inode = os.fstat(fd).st_ino
         except OSError:
             os.close(fd)
             os.unlink(file)  # made a moment ago, by us, and of no use to anybody
             raise
         self._close()
-        self._adopt(fd, file, len(self._header), inode)
+        self._adopt(fd, Position(file, len(self._header), inode, now_s))
         return self.position
 
     def append(self, lines: bytes) -> Position:
@@ -141,11 +167,13 @@ class Journal:
             return  # still torn: `begin` and `append` cut first, and raise what stops them
 
     def close(self) -> None:
-        """Give the descriptor back; what was appended is synced already."""
+        """Give the descriptor back, and be without a file; what was appended is synced already."""
         self._close()
+        self._file = ""
 
-    def _adopt(self, fd: int, file: str, offset: int, inode: int) -> None:
-        self._fd, self._file, self._offset, self._inode = fd, file, offset, inode
+    def _adopt(self, fd: int, position: Position) -> None:
+        self._fd, self._file, self._offset = fd, position.file, position.offset
+        self._inode, self._begun_s = position.inode, position.begun_s
         self._torn = self._spent = False
 
     def _cut(self) -> None:
@@ -155,10 +183,10 @@ class Journal:
                 os.fdatasync(self._fd)
             self._torn = False
 
-    def _create(self, date: str) -> tuple[int, str]:
+    def _create(self, date: str, last: str) -> tuple[int, str]:
         prefix = f"{self.path.stem}-{date}-"
         pattern = re.compile(re.escape(prefix) + r"(\d{4,})" + re.escape(self.path.suffix))
-        taken = [int(match[1]) for name in os.listdir(self.path.parent) if (match := pattern.fullmatch(name))]
+        taken = [int(match[1]) for name in (*os.listdir(self.path.parent), os.path.basename(last)) if (match := pattern.fullmatch(name))]
         file = str(self.path.with_name(f"{prefix}{max(taken, default=-1) + 1:04d}{self.path.suffix}"))
         return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, self._mode), file
 
@@ -176,7 +204,8 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         view = view[written:]
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make names in *path* durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

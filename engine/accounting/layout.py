@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from engine.accounting.columns import DEFAULT_FIELDS, Columns, getters, select, union
 from engine.mail.record import QueueRecord, Record
@@ -26,20 +27,31 @@ def csv_line(values: Sequence[str]) -> bytes:
 class Layout:
     """How one accounting file looks: `header`, and `line` for every record of its types."""
 
-    __slots__ = ("_columns", "header", "types")
+    __slots__ = ("_columns", "_wants", "header", "types")
 
-    def __init__(self, types: Sequence[str], fields: Mapping[str, Sequence[str]], *, iso_times: bool = True, user_string: str = "") -> None:
-        """*types* in the order of `records`, those that we write at all; *fields* as record-fields gives them, by type."""
+    def __init__(
+        self,
+        types: Sequence[str],
+        fields: Mapping[str, Sequence[str]],
+        *,
+        iso_times: bool = True,
+        user_string: str = "",
+        wants: Callable[[str], bool] | None = None,
+    ) -> None:
+        """*types* in the order of `records`, those that we write at all; *fields* as record-fields gives them, by type; *wants*: which queues'."""
         extra = ("userString",) if user_string else ()
         selections = {kind: union((select(kind, fields.get(kind, ())), extra)) for kind in types if kind in DEFAULT_FIELDS}
         names = union(selections.values())
         self.types = tuple(selections)
+        self._wants = None if wants is None else lru_cache(maxsize=8192)(wants)
         self.header = csv_line(names)
         self._columns: dict[str, Columns] = {
             kind: getters(kind, names, selection, iso_times=iso_times, user_string=user_string) for kind, selection in selections.items()
         }
 
     def line(self, record: Record) -> bytes:
-        """The line of *record* with its CRLF; b"" if this file does not want its type."""
+        """The line of *record* with its CRLF; b"" if this file does not want its type or its queue."""
+        if self._wants is not None and not self._wants(record.queue):
+            return b""
         columns = self._columns.get("tq" if isinstance(record, QueueRecord) else record.type)
         return b"" if columns is None else csv_line([get(record) for get in columns])

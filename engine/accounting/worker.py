@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -14,27 +16,32 @@ from engine.accounting.columns import known
 from engine.accounting.export import Exporter, Target
 from engine.accounting.journal import FILE_MODE, Journal
 from engine.accounting.layout import Layout
+from engine.accounting.rotation import LogRotation
+from engine.accounting.shelf import Shelf
+from engine.config.queue_pattern import QueuePattern, wanted
 from engine.drain import watch
 from engine.log import EventLog, escape
 from engine.process import Birth
 from engine.spool import SpoolLink, SpoolReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from engine.config.model import Config
     from engine.config.settings import AcctFileSettings
 
 WORLD_READABLE_MODE = 0o644
+ROTATE_S = 10.0
+EVERY_QUEUE = (QueuePattern.parse("*/*"),)
 
 
-def run(birth: Birth, config: Config) -> int:
+def run(birth: Birth, config: Config, now_s: Callable[[], float] = time.time) -> int:
     """Export records until SIGTERM has been obeyed; the exit status.  SpoolError if the spool process does not answer."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(birth, config))
+        return runner.run(_serve(birth, config, now_s))
 
 
-async def _serve(birth: Birth, config: Config) -> int:
+async def _serve(birth: Birth, config: Config, now_s: Callable[[], float]) -> int:
     loop = asyncio.get_running_loop()
     log = EventLog(birth.log_path, birth.name)
     targets = make_targets(config.acct_files, log)
@@ -50,17 +57,22 @@ async def _serve(birth: Birth, config: Config) -> int:
     try:
         reader = SpoolReader(birth.spool_path)
         with ThreadPoolExecutor(1, "disk") as executor:
-            exporter = Exporter(targets, reader, link, log, executor, today, news)
+            exporter = Exporter(targets, reader, link, log, executor, lambda: day(now_s()), news, now_s)
             exporting = asyncio.ensure_future(exporter.run())
 
             def stop() -> None:
                 exporting.cancel()
 
             watch(loop, birth, exporter.drain, stop)
+            server = config.server
+            keep = server.log_rotate if server.log_auto_rotation else 0
+            rotation = LogRotation(birth.log_path, keep, world_readable=server.log_file_world_readable)
+            rotating = asyncio.ensure_future(_rotate(rotation, executor, log, now_s))
             log.event("started", f"pid={os.getpid()} files={len(targets)}")
             log.flush()
             ends: set[asyncio.Future[Any]] = {exporting, lost}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            rotating.cancel()
             return _ended(exporting, lost, exporter, log)
     finally:
         link.close()
@@ -82,23 +94,52 @@ def _ended(exporting: asyncio.Task[None], lost: asyncio.Future[Exception], expor
     return os.EX_OK
 
 
+async def _rotate(rotation: LogRotation, executor: Executor, log: EventLog, now_s: Callable[[], float]) -> None:
+    """Look every ten seconds whether the day is over; a failure is said once, and does not stop the records."""
+    failed = ""
+    while True:
+        try:
+            said = await asyncio.get_running_loop().run_in_executor(executor, rotation.tend, day(now_s()))
+            failed = ""
+        except OSError as error:
+            said = f"the log cannot be rotated: {error.strerror or error}"
+            said, failed = ("" if said == failed else said), said
+        if said:
+            log.event("log", escape(said))
+            log.flush()
+        await asyncio.sleep(ROTATE_S)
+
+
 def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog) -> list[Target]:
     """A target for each acct-file; the same path twice gets two files, told apart by their sequence."""
     targets: dict[str, Target] = {}
     for settings in acct_files:
-        layout = Layout(settings.records, settings.fields, iso_times=settings.iso_times)
+        every = settings.queue_filter == EVERY_QUEUE
+        layout = Layout(
+            settings.records,
+            settings.fields,
+            iso_times=settings.iso_times,
+            user_string=settings.user_string,
+            wants=None if every else partial(wanted, settings.queue_filter),
+        )
         for kind, fields in settings.fields.items():
             for field in fields:
                 if field != "*" and not known(field.removeprefix("!")):
                     log.event("accounting", f"{escape(settings.path)}: record-fields {kind}: nothing is known of {escape(field)}; it stays blank")
-        journal = Journal(settings.path, layout.header, mode=WORLD_READABLE_MODE if settings.world_readable else FILE_MODE)
+        journal = Journal(
+            settings.path,
+            layout.header,
+            max_size_bytes=settings.max_size_bytes or sys.maxsize,
+            max_age_s=settings.move_interval_s if settings.move_to else None,
+            mode=WORLD_READABLE_MODE if settings.world_readable else FILE_MODE,
+        )
         name = settings.path
         while name in targets:
             name += "'"
-        targets[name] = Target(name, layout, journal)
+        targets[name] = Target(name, layout, journal, Shelf(move_to=settings.move_to, delete_after_s=settings.delete_after_s))
     return list(targets.values())
 
 
-def today() -> str:
+def day(now_s: float) -> str:
     """The local date as file names have it: `2026-11-24`."""
-    return time.strftime("%Y-%m-%d")
+    return time.strftime("%Y-%m-%d", time.localtime(now_s))

@@ -288,4 +288,6 @@ class _Builder:
         known: dict[str, Any] = dict(values.values)
         if "records" in known:
             known["records"] = tuple(dict.fromkeys(record for record in known["records"] if record in _SUPPORTED_RECORDS))
+        if known.get("move_to"):
+            known["move_to"] = os.path.normpath(os.path.join(os.path.dirname(values.places["move_to"].file), known["move_to"]))
         return settings.AcctFileSettings(path=path, **known)

@@ -52,9 +52,6 @@ def _server() -> tuple[Directive, ...]:
         later("invalid-virtual-mta-fallback", v.name, stops="send mail for unknown virtual MTAs from elsewhere"),
         later("ip-connection-limit", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
         later("mx-connection-limit", v.name_limit, "* unlimited", stops="open more connections than this"),
-        later("log-auto-rotation", v.boolean, "false"),
-        later("log-file-world-readable", v.boolean, "false"),
-        later("log-rotate", v.number, "0"),
         later("mailmerge-expands-undefined-variables", v.boolean),
         later("max-memory-usage-percent", v.percent, "100"),
         ignored("max-name-queries", v.number, "Look-ups are bounded by themselves."),
@@ -282,7 +279,6 @@ def _pool() -> tuple[Directive, ...]:
 def _acct_file() -> tuple[Directive, ...]:
     return (
         later("count-moved-records", v.boolean, "false"),
-        later("delete-after", v.seconds_or_never, "never"),
         later("http-webhook-ca-file", v.file),
         later("http-webhook-certificate", v.file_and_password),
         later("http-webhook-connect-timeout", v.seconds),
@@ -293,14 +289,9 @@ def _acct_file() -> tuple[Directive, ...]:
         later("http-webhook-transfer-encoding", v.name),
         later("http-webhook-url", v.text),
         later("map-header-to-field", v.words),
-        later("max-size", v.size, "unlimited"),
-        later("move-interval", v.seconds),
-        later("move-to", v.file),
         later("privacy-policy", v.privacy, "retain", stops="write addresses that this masks"),
-        later("queue-filter", v.names),
         later("retry-interval", v.seconds),
         ignored("sync", v.boolean, "Records are always synced before the spool forgets them."),
-        later("user-string", v.text),
         later("write-timeout", v.seconds),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.config import values as v
 from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern
+from engine.config.queue_pattern import QueuePattern
 
 DEFAULT_VIRTUAL_MTA = "{default}"
 BY_SMTP_SOURCE_IP = "by-smtp-source-ip"  # as default-virtual-mta: the one that sends from the address that the client connected to
@@ -23,6 +24,9 @@ class ServerSettings:
     host_name: tuple[str, ...] = repeated(v.host_name, "Our names: the first one greets, for each of them we are the final destination.")
     postmaster: tuple[str, ...] = repeated(v.mail_address, "Who reads mail to the local postmaster and abuse.")
     log_file: str = directive(v.file, "", "The log.  Required.")
+    log_auto_rotation: bool = directive(v.boolean, "true", "Begin a new log at midnight: the old one becomes LOG.1, LOG.1 becomes LOG.2 ....")
+    log_rotate: int = directive(v.number, "8", "Logs kept, the current one included; 0: no rotation.")
+    log_file_world_readable: bool = directive(v.boolean, "false", "Whether everybody may read the log.")
     run_as_root: bool = directive(
         v.boolean, "true", "Changes nothing: workers are never root, whatever it says; started as root, they become `user`."
     )
@@ -156,6 +160,14 @@ class AcctFileSettings:
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # record-fields, per type; absent: all
     iso_times: bool = directive(v.boolean, "yes", "Times as 2026-01-31 12:00:00+0000; no: Unix seconds.")
     world_readable: bool = directive(v.boolean, "no", "Whether everybody may read the file.")
+    max_size_bytes: int = directive(v.acct_size, "250M", "Begin a new file at this size; 0: never for its size.  A new day begins one, too.")
+    move_to: str = directive(v.file, "", "Directory on the same volume that closed files are handed over to.")
+    move_interval_s: float = directive(v.positive_seconds, "1d", "With move-to: close a file when it is so old.")
+    delete_after_s: float | None = directive(v.seconds_or_never, "8d", "Delete a file so long after it was closed; not what move-to handed over.")
+    user_string: str = directive(v.text, "", "What stands in the column userString, which a file has only with it.")
+    queue_filter: tuple[QueuePattern, ...] = directive(
+        v.queue_patterns, "*/*", "Only records of these queues: the first pattern that matches decides, a ! before it forbids."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

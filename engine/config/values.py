@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from engine import units
 from engine.config.lexer import Arguments, ValueProblem
 from engine.config.pattern import Address, AddressPattern, Network, domain_name, parse_address, parse_network
+from engine.config.queue_pattern import QueuePattern
 from engine.config.regex import Regex, RegexProblem
 
 T = TypeVar("T")
@@ -386,6 +387,13 @@ def _rate_word(text: str) -> str:
     return text
 
 
+def _acct_size(text: str) -> int:
+    size_bytes = units.parse_size(text)
+    if 0 < size_bytes < 1 << 20:
+        raise ValueError("at least 1M")
+    return size_bytes
+
+
 def _sign(text: str) -> str:
     if text.lower() == "if-x-dkim-options-present":
         return text.lower()
@@ -459,4 +467,6 @@ rate_word = _rate_word
 sign = one("bool or if-x-dkim-options-present", _sign)
 privacy = ValueType("privacy policy", _parse_privacy, secret=True)
 record_types = many("record types", record_type)
+queue_patterns = many("queue patterns", QueuePattern.parse)
+acct_size = one("size of at least 1M", _acct_size)
 record_fields = ValueType("record type and fields", _parse_record_fields)

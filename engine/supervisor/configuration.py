@@ -46,5 +46,5 @@ def relocate(config: Config, state_dir: str) -> Config:
         config,
         server=replace(config.server, log_file=below(config.server.log_file)),
         spools=tuple(replace(spool, path=below(spool.path)) for spool in config.spools),
-        acct_files=tuple(replace(acct, path=below(acct.path)) for acct in config.acct_files),
+        acct_files=tuple(replace(acct, path=below(acct.path), move_to=acct.move_to and below(acct.move_to)) for acct in config.acct_files),
     )

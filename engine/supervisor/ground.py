@@ -107,16 +107,24 @@ def _name(uid: int) -> str:
         return str(uid)
 
 
-def log_file(path: str, uid: int, gid: int) -> None:
-    """Make sure that the children may append to the log; created 0640 and theirs if it is missing."""
+def one_volume(path: str, move_to: str) -> None:
+    """Refuse a move-to that files of directory *path* cannot be renamed into."""
+    if os.stat(path).st_dev != os.stat(move_to).st_dev:
+        raise StartError(f"move-to {move_to} is on another volume than {path}: files are handed over by renaming, choose a directory beside them")
+
+
+def log_file(path: str, uid: int, gid: int, mode: int = 0o640) -> None:
+    """Make sure that the children may append to the log; created with *mode* and theirs if it is missing."""
     directory(os.path.dirname(path), 0o750, uid, gid, "the log's directory")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_NOFOLLOW if uid >= 0 else 0)
     try:
-        fd = os.open(path, flags, 0o640)
+        fd = os.open(path, flags, mode)
     except OSError as error:
         raise StartError(f"cannot write log-file {path}: {error.strerror}") from error
     try:
         found = os.fstat(fd)
+        if found.st_size == 0 and (uid >= 0 or found.st_uid == os.geteuid()):
+            os.fchmod(fd, mode)
         if uid >= 0 and found.st_size == 0:
             os.fchown(fd, uid, gid)
         elif uid >= 0 and not _allows(found, uid, gid, 0o2):

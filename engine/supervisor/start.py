@@ -74,9 +74,12 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         spooldir.record(spool, [(spooldir.SUPERVISOR, os.getpid())])
     except OSError as error:  # a full disk must not keep us from sending what fills it; without the record others wait longer for our end
         say(f"warning: {spool}/{spooldir.RUN} cannot be written: {error.strerror}")
-    ground.log_file(server.log_file, uid, gid)
+    ground.log_file(server.log_file, uid, gid, 0o644 if server.log_file_world_readable else 0o640)
     for acct in config.acct_files:
         ground.directory(os.path.dirname(acct.path), 0o750, uid, gid, "acct-file's directory")
+        if acct.move_to:
+            ground.directory(acct.move_to, 0o750, uid, gid, "move-to")
+            ground.one_volume(os.path.dirname(acct.path), acct.move_to)
     bound = sockets.bind(where, listeners)
 
     slots = [Slot("spool", 0, modules["spool"], 0), Slot("accounting", 0, modules["accounting"], 1)]

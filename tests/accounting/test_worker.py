@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.accounting.worker import make_targets, today
+from engine.accounting.worker import make_targets
+from engine.config.settings import AcctFileSettings
 from engine.log import EventLog
 from engine.mail.record import QueueRecord, encode
 from engine.process import HEARTBEAT_ROW_BYTES, Birth, heartbeat_cells
@@ -23,20 +23,11 @@ from engine.spool import SpoolLink
 from engine.spool.ops import Settle
 
 
-@dataclass
-class AcctFile:
-    """The part of AcctFileSettings that is read."""
-
-    path: str
-    records: tuple[str, ...] = ("d", "b")
-    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    iso_times: bool = True
-    world_readable: bool = False
-
-
 def test_targets_as_configured(tmp_path: Path) -> None:
     log = EventLog(str(tmp_path / "log"), "accounting/0")
-    first, second = make_targets([AcctFile("/a/acct.csv", fields={"d": ("rcpt", "nonsense\n")}), AcctFile("/a/acct.csv")], log)  # type: ignore[list-item]
+    first, second = make_targets(
+        [AcctFileSettings(path="/a/acct.csv", fields={"d": ("rcpt", "nonsense\n")}), AcctFileSettings(path="/a/acct.csv")], log
+    )
     assert (first.name, second.name) == ("/a/acct.csv", "/a/acct.csv'")
     assert first.layout.header.startswith(b"type,rcpt,")
     log.close()
@@ -44,8 +35,8 @@ def test_targets_as_configured(tmp_path: Path) -> None:
 
 
 def test_a_world_readable_file(tmp_path: Path) -> None:
-    (target,) = make_targets([AcctFile(str(tmp_path / "acct.csv"), world_readable=True)], EventLog("", ""))  # type: ignore[list-item]
-    target.journal.begin(today())
+    (target,) = make_targets([AcctFileSettings(path=str(tmp_path / "acct.csv"), world_readable=True)], EventLog("", ""))
+    target.journal.begin("2026-11-24")
     assert os.stat(target.journal.position.file).st_mode & 0o777 == 0o644
 
 
@@ -53,10 +44,11 @@ CHILD = """
 import sys
 from types import SimpleNamespace
 from engine.process import Birth
+from engine.config.settings import AcctFileSettings, ServerSettings
 from engine.{role}.worker import run
 spool = SimpleNamespace(path={path!r}, deliver_only=False, min_free_space_bytes=0)
-acct = SimpleNamespace(path={acct!r}, records=("d", "b", "t", "tq"), fields={{}}, iso_times=True, world_readable=False)
-config = SimpleNamespace(spools=(spool,), acct_files=(acct,))
+acct = AcctFileSettings(path={acct!r}, records=("d", "b", "t", "tq"))
+config = SimpleNamespace(server=ServerSettings(), spools=(spool,), acct_files=(acct,))
 sys.exit(run(Birth.decode(bytes.fromhex({birth!r})), config))
 """
 

@@ -136,7 +136,7 @@ def test_what_would_break_a_promise_stops_the_start(scope: str, line: str, harml
         ("domain *", "use-starttls true"),
         ("domain *", "backoff-max-msg-rate 1/m"),
         ("domain *", "max-cold-virtual-mta-msg 100/d"),
-        ("acct-file /a", "max-size 50M"),
+        ("acct-file /a", "retry-interval 5m"),
         ("acct-file /a", "records d, rb"),
         ("acct-file |/bin/x", "records d"),
         ("smtp-user a@b", "password hush"),

@@ -68,13 +68,16 @@ class Engine:
         self.children: list[subprocess.Popen[bytes]] = []
         (root / "spool").mkdir()
 
-    def start(self, role: str, row: int) -> subprocess.Popen[bytes]:
-        """The process, once it is at work."""
+    def start(self, role: str, row: int, code: str = CHILD) -> subprocess.Popen[bytes]:
+        """The process, once it is at work; *code* is what it runs."""
         birth = Birth(
             role=role, index=0, module="", title="", supervisor_pid=0, row=row, rows=2, config_fd=-1, lifeline_fd=self.lifeline,
             heartbeat_fd=self.heartbeat, spool_path=str(self.root / "spool"), spool_socket=self.socket, log_path=str(self.log),
         )  # fmt: skip
-        code = CHILD.format(role=role, path=str(self.root / "spool"), acct=str(self.acct), birth=birth.encode().hex())
+        blanks = {"{role}": role, "{path!r}": repr(str(self.root / "spool")), "{acct!r}": repr(str(self.acct))}
+        blanks["{birth!r}"] = repr(birth.encode().hex())
+        for blank, value in blanks.items():
+            code = code.replace(blank, value)
         before = self.beats[row]
         child = subprocess.Popen([sys.executable, "-c", code], pass_fds=(self.lifeline, self.heartbeat))
         self.children.append(child)

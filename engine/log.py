@@ -45,9 +45,12 @@ class EventLog:
     Opening is tried again with later flushes, at most once in OPEN_AGAIN_S.
     """
 
-    def __init__(self, path: str, role: str) -> None:
+    def __init__(self, path: str, role: str, owner: tuple[int, int] = (-1, -1), mode: int = 0o640) -> None:
+        """*owner*, uid and gid, and *mode* are those of a file that this process makes; -1: its own."""
         self.path = path
         self.role = role
+        self._owner = owner
+        self._mode = mode
         self.lost_lines = 0  # since the last time a write succeeded
         self._fd = -1
         self._open_at_s = 0.0  # not before; 0: it was never tried in vain
@@ -107,7 +110,8 @@ class EventLog:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 if os.geteuid() == 0:  # the directory is the children's: they must not lead us elsewhere
                     flags |= os.O_NOFOLLOW
-                self._fd = os.open(self.path, flags, 0o640)
+                self._fd = os.open(self.path, flags, self._mode)
+                self._adopt(self._fd)
             except OSError as error:
                 if not self._open_at_s:
                     reason = f"engine: cannot write the log {self.path}: {error.strerror}; it goes to standard error until that is mended\n"
@@ -127,6 +131,14 @@ class EventLog:
             self.flush()
             os.close(self._fd)
             self._fd, self._torn, self._open_at_s = -1, False, 0.0
+
+    def _adopt(self, descriptor: int) -> None:
+        """An empty log of our own is for everybody who writes to it, whatever our umask and whoever was first to make it."""
+        found = os.fstat(descriptor)
+        if found.st_size == 0 and found.st_uid == os.geteuid():
+            os.fchmod(descriptor, self._mode)
+            if self._owner[0] >= 0 and found.st_uid == 0:
+                os.fchown(descriptor, *self._owner)
 
     def _enter_second(self, second: int) -> None:
         local = time.localtime(second)

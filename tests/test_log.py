@@ -120,3 +120,21 @@ def test_log_that_can_be_opened_later_is_used_then(tmp_path: Path, monkeypatch: 
     said = capfd.readouterr().err
     assert said.count("cannot write the log") == 1 and "id=2" in said and "id=3" not in said
     log.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file for somebody else")
+def test_a_log_that_root_makes_is_for_its_workers(tmp_path: Path) -> None:
+    log = EventLog(str(tmp_path / "log"), "supervisor/0", (65534, 65534))
+    before = os.umask(0o077)
+    try:
+        log.event("one", "1")
+        log.flush()
+        (tmp_path / "log").rename(tmp_path / "log.1")
+        log.reopen()
+        log.event("two", "2")
+        log.close()
+    finally:
+        os.umask(before)
+    for name in ("log", "log.1"):
+        found = (tmp_path / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o640)

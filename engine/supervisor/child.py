@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     """Become the child; returns its exit code.  EX_CONFIG means: it would fail again, do not start it again at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # `pkill -USR1 engine` after a rotation by hand
     fd = int(argv[1])
     birth = Birth.decode(os.pread(fd, os.fstat(fd).st_size, 0))
     os.close(fd)

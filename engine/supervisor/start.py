@@ -74,7 +74,8 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         spooldir.record(spool, [(spooldir.SUPERVISOR, os.getpid())])
     except OSError as error:  # a full disk must not keep us from sending what fills it; without the record others wait longer for our end
         say(f"warning: {spool}/{spooldir.RUN} cannot be written: {error.strerror}")
-    ground.log_file(server.log_file, uid, gid, 0o644 if server.log_file_world_readable else 0o640)
+    log_mode = 0o644 if server.log_file_world_readable else 0o640
+    ground.log_file(server.log_file, uid, gid, log_mode)
     for acct in config.acct_files:
         ground.directory(os.path.dirname(acct.path), 0o750, uid, gid, "acct-file's directory")
         if acct.move_to:
@@ -99,6 +100,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         spool_listener=ground.unix_listener(spooldir.spool_socket(spool), uid, gid, 0o600),
         control_listener=ground.unix_listener(spooldir.control_socket(spool), -1, gid, 0o660),
         log_path=server.log_file,
+        log_mode=log_mode,
         shutdown_timeout_s=server.shutdown_timeout_s,
         delivery_workers=deliveries,
         listening=[(address, port) for address, port, _ in where],

@@ -20,9 +20,10 @@ from engine.supervisor import spooldir
 from engine.supervisor.desk import Desk
 from engine.supervisor.slots import Slot, Timing
 from engine.supervisor.spawn import spawn
+from engine.supervisor.systemd import Notifier
 from engine.supervisor.takeover import Takeover
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
 STOP_ORDER = ("listener", "delivery", "accounting", "spool")
 TICK_S = 1.0
@@ -43,6 +44,7 @@ class Plan:
     control_listener: socket.socket
     log_path: str
     shutdown_timeout_s: float
+    log_mode: int = 0o640
     delivery_workers: int = 1  # what config.slots() was asked with
     listening: list[tuple[str, int]] = field(default_factory=list)
     state_dir: str = ""
@@ -55,12 +57,13 @@ class Plan:
 class Supervisor:
     """Runs a Plan until it is told to stop; holds no LMDB, no event loop, no thread."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        """*say* prints one line for whoever started us."""
+    def __init__(self, plan: Plan, say: Callable[[str], None], notifier: Notifier | None = None) -> None:
+        """*say* prints one line for whoever started us; *notifier*: the service manager's, if it is not the environment's."""
         self.plan = plan
-        self.log = EventLog(plan.log_path, "supervisor/0")
+        self.log = EventLog(plan.log_path, "supervisor/0", (plan.uid, plan.gid), plan.log_mode)
         self.stopping = False
         self._say = say
+        self._notifier = notifier or Notifier()
         self._slots = plan.slots
         self._born_s = monotonic_s()
         self._exit_code = 0
@@ -89,6 +92,7 @@ class Supervisor:
             self._retire(now_s)
             self._mind_doors(now_s)
             self._desk.close_idle(now_s)
+            self._notifier.beat(now_s)
             self.log.flush()
             for key, events in self._selector.select(self._until_next(monotonic_s())):
                 key.data(events)
@@ -139,6 +143,7 @@ class Supervisor:
             where = " ".join(f"{address}:{port}" for address, port in self.plan.listening)
             self.log.event("ready", where)
             self._say(f"ready: {where}")
+            self._notifier.ready(f"{len(self._slots)} processes, listening on {where}")
 
     def _respawn(self, now_s: float) -> None:
         """Start every slot that is wanted, not living and not throttled; the others once the spool process has worked for the first time."""
@@ -226,6 +231,7 @@ class Supervisor:
         self.stopping = True
         self._stop_by_s = monotonic_s() + self.plan.shutdown_timeout_s
         self.log.event("stopping", f"within {self.plan.shutdown_timeout_s:g} s")
+        self._notifier.stopping(self.plan.shutdown_timeout_s + len(STOP_ORDER) * self.plan.timing.least_drain_s)
         for slot in self._slots:  # refused connections go elsewhere; what is in the listeners' own accept queues they still serve
             self._takeover.end(slot.name)
             _close(slot.sockets)
@@ -286,6 +292,9 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self.stop()
+        elif number == signal.SIGUSR1:
+            self.log.reopen()
+            self.log.event("reopened", "the log (the other processes do so by themselves, within a second)")
         elif number == signal.SIGHUP:
             self.log.event("ignored", "SIGHUP: a changed configuration applies after engine stop and start")
 

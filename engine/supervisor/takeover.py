@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import selectors
 import socket
 
 from engine.process import ListenSocket
 
 ACCEPTS_AT_ONCE = 64
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 ANSWER = b"421 4.3.2 Service not available, please try again later\r\n"
 
 
@@ -18,6 +21,7 @@ class Takeover:
         self.answered = 0  # clients sent away, ever
         self._selector = selector
         self._held: dict[str, list[socket.socket]] = {}
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # given up where no other descriptor is left to accept with
 
     def holds(self, name: str) -> bool:
         """Whether the sockets of slot *name* are answered here."""
@@ -43,8 +47,10 @@ class Takeover:
         for _ in range(ACCEPTS_AT_ONCE):
             try:
                 client, _peer = door.accept()
-            except OSError:  # none left, or it has gone already
-                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTOR and self._spare >= 0:
+                    self._hang_up(door)
+                return  # nobody waits, or who did has gone already
             with client:
                 client.setblocking(False)
                 try:
@@ -53,3 +59,16 @@ class Takeover:
                 except OSError:  # the client went first
                     continue
                 self.answered += 1
+
+    def _hang_up(self, door: socket.socket) -> None:
+        """No descriptor is left: close one client's connection unanswered, or it would wake us again and again."""
+        os.close(self._spare)
+        self._spare = -1
+        try:
+            door.accept()[0].close()
+        except OSError:  # the whole system has none
+            pass
+        try:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # somebody was faster
+            return

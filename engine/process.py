@@ -27,6 +27,11 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
 
+def answers_socket(spool_path: str, name: str) -> str:
+    """Where child *name* ("delivery/0") answers questions; it makes the socket itself."""
+    return os.path.join(spool_path, "run", "ask", name.replace("/", "-"))
+
+
 def load_codecs() -> None:
     """Import what Python imports when a codec is first used: by then the interpreter's files may have become unreadable for us."""
     for codec in _CODECS:

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"config", "mail"},
     "reception": {"config", "mail", "policy", "spool"},
     "listener": {"config", "mail", "policy", "reception", "smtp", "spool"},
-    "delivery": {"bounce", "config", "dns", "mail", "scheduler", "smtp", "spool"},
+    "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
     "supervisor": {"config", "control"},
     "cli": {"config", "control", "mail", "spool", "supervisor"},  # mail: to show rows in words; spool: of an engine that is stopped

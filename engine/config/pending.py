@@ -188,7 +188,6 @@ def _domain_queue() -> tuple[Directive, ...]:
         later("disabled-source-ip-notify", v.mail_addresses, '""'),
         later("discard-as-bounce", v.boolean, "false"),
         later("dsn-format", v.choice("standard", "plain-text"), "standard"),
-        later("max-events-recorded", v.number),
         later("notify-of-delay-every", v.seconds_or_never, "never"),
         later("queue-priority", v.percent),
         later("queue-to", v.name_or_empty, '""', stops="send this mail by another queue"),
@@ -201,7 +200,6 @@ def _domain_queue() -> tuple[Directive, ...]:
         later("smtp-pattern-list", v.name_or_empty, '""', stops="not heed what these patterns say of replies"),
         later("sparkpost-ip-pool", v.text),
         later("sparkpost-sandbox", v.boolean, "false"),
-        later("track-recipient-events", v.boolean, "false"),
     )
 
 

@@ -31,6 +31,9 @@ class ServerSettings:
         v.boolean, "true", "Changes nothing: workers are never root, whatever it says; started as root, they become `user`."
     )
     user: str = directive(v.name, "engine", "Whom workers become when the engine is started as root.  Ours.")
+    control_group: str = directive(
+        v.name, "", "A group whose members may ask and stop the engine (`engine status`, `why`, `stop`), besides root and `user`.  Ours."
+    )
     name_server: tuple[tuple[str, int], ...] = repeated(v.address_port, "Recursive resolver; the system's if none is given.")
     total_max_smtp_in: int = directive(v.count, "100", "Connections accepted at once, over all listeners.")
     total_max_smtp_out: int = directive(v.count, "1200", "Connections open at once to other hosts, over all queues.")
@@ -124,6 +127,8 @@ class DomainSettings:
     connection_idle_timeout_s: float = directive(v.idle_seconds, "2s", "How long to keep a connection that has nothing to send.  PowerMTA: 0.")
     ignore_8bitmime: bool = directive(v.boolean, "false", "Behave as if the peer had not offered 8BITMIME.")
     ignore_pipelining: bool = directive(v.boolean, "false", "Behave as if the peer had not offered PIPELINING.")
+    max_events_recorded: int = directive(v.number, "10", "Errors of a queue that are kept in memory, for `show queue` and `why`.")
+    track_recipient_events: bool = directive(v.boolean, "false", "Whether the last 50 deliveries, bounces and deferrals of a queue are kept too.")
     allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
 
 

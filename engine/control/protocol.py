@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine.control.views import Detail, Part, Reason, SlotView
 from engine.errors import RemoteProtocolError
 
 MAX_LINE_BYTES = 1 << 20
@@ -60,14 +61,24 @@ COMMANDS = {
     for row in (
         Command("status", Status, "what runs, since when, and how often it was restarted"),
         Command("stop", Stopping, "drain, then end; asked again: end at once"),
+        Command("slot", SlotView, "a delivery slot in numbers"),
+        Command("queues", Part, "what a slot knows of the queues that are named, or of those with connections or errors"),
+        Command("queue", Detail, "all that a slot knows of one queue"),
+        Command("why", Reason, "why a queue, or one recipient of it, is not sent now"),
     )
 }
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A question: one of COMMANDS."""
+    """A question: one of COMMANDS, with what it is about."""
 
     command: str
+    queues: list[tuple[int, str]] = []  # numbers and names
+    active: bool = False  # of `queues`: those with connections or errors besides
+    key: str = ""  # of `why`: the recipient's row in hexadecimal, "" for the whole queue
+    queued_ms: int = 0  # ... and when it was queued
+    attempts: int = 0
+    last_reply: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from engine.delivery.sources import Source, bound_socket
 from engine.dns import NoTargets
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue
-from engine.scheduler.reachability import Reachability
+from engine.scheduler.reachability import REMEMBERED, Reachability
 from engine.scheduler.retry import delay_ms
 from engine.smtp.client import Stage
 from engine.stream import Streams
@@ -64,7 +64,7 @@ class Opener:
             if spare is not None:
                 return Spare(spare)
             blocked = self._reachability.blocked(source.ip, target.address, target.port, monotonic_s(), PROBE_CLAIM_S)
-            result = Failed("4.4.1", blocked, _peer(route), None, False) if blocked else await self._open(queue, route)
+            result = Failed("4.4.1", blocked + REMEMBERED, _peer(route), None, False) if blocked else await self._open(queue, route)
             if isinstance(result, Connection):
                 return result
             failed, permanent = result, permanent and result.permanent

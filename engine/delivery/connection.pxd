@@ -15,6 +15,7 @@ cdef class Connection:
     cdef public Py_ssize_t refusals
     cdef readonly object opening
     cdef readonly double now_s
+    cdef readonly double began_s
     cdef readonly double deadline_s
     cdef public bint is_idle
     cdef object _state

@@ -87,6 +87,7 @@ class Connection:
         self.refusals = 0  # recipients refused over its life
         self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.now_s = now_s  # monotonic, of the slot's last look at it: good enough for timeouts of seconds
+        self.began_s = now_s  # its opening, or its last transaction
         self.deadline_s = now_s + settings.smtp_greeting_timeout_s
         self.is_idle = False
         self._state = _State.OPENING
@@ -100,6 +101,7 @@ class Connection:
         """Start *transaction*, whose recipients are all of *message*."""
         self.transaction = transaction
         self.message = message
+        self.began_s = self.now_s
         self.client.start(
             ClientTransaction(
                 sender=message.return_path,

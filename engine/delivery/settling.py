@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from engine.delivery.events import Events
 from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement
 from engine.delivery.report import Reporter
 from engine.errors import SpoolError
@@ -17,6 +18,7 @@ from engine.spool.ops import Settle
 
 DSN_WAIT_MS = 60_000
 UNREADABLE_WAIT_MS = 3_600_000
+ASIDE = ("its row is missing", "its body cannot be read", "it cannot be sent")  # how reasons to put a recipient aside begin
 UNSETTLED_MOST = 4_000  # rows whose settle is not acknowledged: beyond, nothing new is begun
 BURIED_MOST = 128  # of these, rows whose age or doom ended them: they come by the thousand, and others must not wait behind them
 
@@ -33,6 +35,10 @@ class Settler:
         self._reporter = reporter
         self._log = log
         self._room = room
+        self.events = Events()
+        self.sent_messages = 0  # traffic out: transactions in which something was delivered to a host, ...
+        self.sent_recipients = 0
+        self.sent_bytes = 0
         self._buried = 0  # rows that `bury` has sent and nobody has acknowledged
 
     @property
@@ -55,8 +61,23 @@ class Settler:
         if others:  # on their own: that a DSN cannot be stored must not send again what was delivered
             self._log_lines(queue, shown, others, peer, now_ms)
             self._submit(queue, shown, Settle([settlement(queue, message, shown, result, peer, now_ms) for result in others]), now_ms)
+        settings = queue.settings
+        if self._count(others, peer) != len(results) or settings.track_recipient_events:
+            self.events.settled(queue.number, settings.max_events_recorded, settings.track_recipient_events, results, peer, now_ms)
         if bounces:
             self._bounce(queue, message_id, message, bounces, peer, now_ms, buried)
+
+    def _count(self, results: Sequence[Result], peer: Peer) -> int:
+        """How many of *results* are deliveries; those to a host are traffic."""
+        delivered = 0
+        for result in results:
+            if result.type == "d":
+                delivered += 1
+        if delivered and peer.address:
+            self.sent_messages += 1
+            self.sent_recipients += delivered
+            self.sent_bytes += peer.size_bytes
+        return delivered
 
     def _bounce(self, queue: Queue, message_id: bytes, message: Message, bounces: Sequence[Result], peer: Peer, now_ms: int, buried: int) -> None:
         """Store bounces with the DSN about them; they wait while that cannot be written or stored."""
@@ -90,6 +111,7 @@ class Settler:
 
     def queue_failed(self, queue: Queue, status: str, why: str, peer: Peer, now_ms: int) -> None:
         """A tq record and a log line: no MX of *queue* could be found, reached or greeted."""
+        self.events.queue_failed(queue.number, queue.settings.max_events_recorded, f"{status} {why}", peer, now_ms)
         safe = escape(why)
         self._link.submit(Settle([], None, [queue_record(queue, status, f"smtp;{status} {safe}", peer, now_ms)]), self._stored)
         hold_s = max(0, queue.hold_until_ms - now_ms) / 1000

@@ -53,7 +53,7 @@ class Slot:
         self._log = log
         self._pool = IdlePool()
         self._connections: dict[Connection, None] = {}  # the oldest first: what happens to several at once happens in a known order
-        self._openings: dict[asyncio.Task[None], None] = {}
+        self._openings: dict[asyncio.Task[None], tuple[Queue, float]] = {}  # for whom, and since when
         self._streams = Streams(asyncio.get_running_loop())
         self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
         self._pump_planned = False
@@ -96,6 +96,19 @@ class Slot:
             if connection.is_idle:
                 self.idle_too_long(connection)
                 connection.quit()
+
+    @property
+    def draining(self) -> bool:
+        """Nothing new is begun any more."""
+        return self._draining
+
+    def connections(self) -> list[Connection]:
+        """Every connection whose socket is connected."""
+        return list(self._connections)
+
+    def openings(self) -> list[tuple[Queue, float]]:
+        """For whom a connection is being opened, and since when (monotonic s)."""
+        return list(self._openings.values())
 
     @property
     def busy(self) -> bool:
@@ -156,11 +169,12 @@ class Slot:
             self._without_source(queue, now_ms)
             return False
         if not self._total_out.take():
+            queue.stopped_by(TOTAL_OUT, now_ms)
             self.scheduler.park(queue, TOTAL_OUT)
             return False
         self.scheduler.connecting_to(queue)
         task = asyncio.get_running_loop().create_task(self._open(queue, source))
-        self._openings[task] = None
+        self._openings[task] = queue, monotonic_s()
         task.add_done_callback(self._opening_done)
         return True
 

@@ -14,6 +14,8 @@ import uvloop
 from engine import drain, process
 from engine.clock import monotonic_s, wall_ms
 from engine.config.model import Config
+from engine.control.serving import Serving
+from engine.delivery.answers import Answers
 from engine.delivery.backlog import Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
@@ -83,16 +85,19 @@ class _Worker:
         writer = SegmentWriter(Path(birth.spool_path) / "bodies", link)
         reporter = Reporter(config.server.host_name[0], link, reader, writer)
         slot.settler = Settler(scheduler, link, reader, reporter, self._log, slot.plan)
+        owns = Ownership(ours, everybodys, fallback, self._log)
         slot.backlog = Backlog(
             scheduler,
             reader,
             slot.settler,
             StepGuard(wall_ms(), monotonic_s()),
             self._log,
-            Ownership(ours, everybodys, fallback, self._log),
+            owns,
             link.stamp_ms,
         )
         self._slot = slot
+        answers = Answers(birth.name, slot, config, link, resolver, owns)
+        serving = await self._serve(answers)
         drain.watch(loop, birth, self._drain, self._stop)
         self._log.event("started", f"virtual MTAs: {', '.join(sorted(ours))}")
         gc.collect()
@@ -103,10 +108,21 @@ class _Worker:
         finally:
             self._log.event("stopped", f"{link.pending} operations not acknowledged")
             self._log.close()
+            serving.close()
             link.close()
             await resolver.close()
             reader.close()
         return self._status
+
+    async def _serve(self, answers: Answers) -> Serving:
+        """Questions are answered from now on; mail goes out even if they cannot be."""
+        asked = {"slot": answers.slot, "queues": answers.queues, "queue": answers.queue, "why": answers.why}
+        serving = Serving(process.answers_socket(self._birth.spool_path, self._birth.name), asked)
+        try:
+            await serving.start()
+        except OSError as error:
+            self._log.event("answers", f"questions are not answered: {error}")
+        return serving
 
     async def _turn(self, slot: Slot, link: SpoolLink, reader: SpoolReader) -> None:
         """Tick until stopped, or drained, or past the deadline of draining."""

@@ -15,7 +15,11 @@ cdef class Queue:
     cdef public Py_ssize_t failures
     cdef public long long hold_until_ms
     cdef public str held_by
+    cdef public str waits_for
+    cdef public long long waits_since_ms
     cdef public object doom
     cdef public bytes scan
     cdef public Py_ssize_t scan_spared
     cdef public long long scan_earliest_ms
+
+    cpdef stopped_by(self, str limit, long long now_ms)

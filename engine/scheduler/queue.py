@@ -77,6 +77,8 @@ class Queue:
         "settings",
         "skipped_ms",
         "vmta",
+        "waits_for",
+        "waits_since_ms",
         "window",
     )  # fmt: skip
 
@@ -96,10 +98,18 @@ class Queue:
         self.failures = 0  # queue events in a row
         self.hold_until_ms = 0  # no new connection before
         self.held_by = ""
+        self.waits_for = ""  # the limit that stopped it last, "" since it could connect again
+        self.waits_since_ms = 0
         self.doom: Doom | None = None
         self.scan: bytes | None = None  # how far the expiry scan's pass has come; None: between two passes
         self.scan_spared = 0  # rows that the pass has met and spared
         self.scan_earliest_ms = 0  # earliest expiry among them
+
+    def stopped_by(self, limit: str, now_ms: int) -> None:
+        """*limit* lets it open no connection now."""
+        if self.waits_for != limit:
+            self.waits_for = limit
+            self.waits_since_ms = now_ms
 
     @property
     def idle(self) -> bool:

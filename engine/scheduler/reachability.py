@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 LONGEST_WAIT_S = 600.0
+REMEMBERED = " (remembered)"  # ends the reason of whoever did not try for himself
 CAPACITY = 20_000  # pairs; the least recently failed is forgotten first
 
 

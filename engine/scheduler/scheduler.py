@@ -21,7 +21,7 @@ CONNECTING_MOST = 500  # connections of a slot that are still connecting: dead h
 CASUALTIES_MOST = 2_000  # recipients to bounce that are in memory: the others wait on disk
 CASUALTIES_WAIT_MS = 250
 SCANS_AT_ONCE = 100
-TOTAL_OUT = "total-max-smtp-out"
+TOTAL_OUT, CONNECTING = "total-max-smtp-out", "connections still connecting"  # lines that queues wait in
 SCAN_EVERY_MS = 20_000  # passes over one queue are at least this far apart while its bounce-after allows it
 SCAN_SPARED_PER_MS = 20  # and so far that reading rows in vain (5 us each) takes a tenth of the time
 EXPIRED = "5.4.7"  # RFC 3463: delivery time expired
@@ -285,6 +285,7 @@ class Scheduler:
         if not self._scans.at_ms(queue.number) and queue.scan is None:
             self._scans.wake(queue.number, now_ms + _scan_pause_ms(queue))
         if wait is not None:
+            queue.stopped_by(wait.limit, now_ms)
             self.ready.pop(queue.number, None)
             if wait.until_ms:
                 self.timers.wake(queue.number, wait.until_ms)
@@ -307,7 +308,7 @@ class Scheduler:
         if limit and self._open_by_virtual_mta.get(queue.vmta, 0) >= limit:
             return self.park(queue, _virtual_mta_line(queue))
         if self.connecting >= CONNECTING_MOST:
-            return self.park(queue, "connections still connecting")
+            return self.park(queue, CONNECTING)
         return None
 
     def park(self, queue: Queue, limit: str) -> Wait:
@@ -342,6 +343,7 @@ class Scheduler:
     def connecting_to(self, queue: Queue) -> None:
         """A connection is being opened for *queue*, and counts from now on."""
         queue.open += 1
+        queue.waits_for = ""
         queue.connecting += 1
         self.connecting += 1
         self._open_by_virtual_mta[queue.vmta] = self._open_by_virtual_mta.get(queue.vmta, 0) + 1
@@ -355,7 +357,7 @@ class Scheduler:
     def _not_connecting(self, queue: Queue) -> None:
         queue.connecting -= 1
         self.connecting -= 1
-        self.unpark("connections still connecting")
+        self.unpark(CONNECTING)
         if queue.window:
             self.ready[queue.number] = queue
 

@@ -5,8 +5,10 @@ One thread, no event loop library: `turn` is one round, so tests step it.  The g
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ READER_CHECK_S = 60.0
 STALE_READER_S = 30.0  # reads take milliseconds; pages that are freed meanwhile cannot be used again
 ACCEPT_AGAIN_S = 0.5  # after an accept that failed (no descriptor left, say): without a pause we would spin
 MAX_SESSIONS = 1024
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
+MAX_ASKERS = 32  # of them
 
 
 class SpoolService:
@@ -177,7 +181,7 @@ class SpoolService:
                 connection.close()
                 continue
             connection.setblocking(False)
-            session = Session(connection)
+            session = Session(connection, stranger=not _is_ours(connection))
             self._sessions[session.fd] = session
             self._poller.register(session.fd, select.EPOLLIN)
             session.mask = select.EPOLLIN
@@ -271,7 +275,13 @@ class SpoolService:
             self._reject(session, f"protocol {hello.protocol}, the spool process speaks {wire.PROTOCOL}")
             return
         if hello.role == "control":
-            session.role = hello.role
+            if sum(other.role == "control" for other in self._sessions.values()) >= MAX_ASKERS:
+                self._reject(session, f"{MAX_ASKERS} others ask already")
+            else:
+                session.role = hello.role
+            return
+        if session.stranger:
+            self._reject(session, "another user may ask, and be no worker")
             return
         for other in self._sessions.values():
             if other.role == hello.role and other.index == hello.index:  # dead, or it would not have a successor
@@ -473,3 +483,9 @@ def _decode_or_none(data: msgspec.Raw) -> Operation | None:
         return operation
     except msgspec.DecodeError:
         return None
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether the peer is a process of our own user."""
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return bool(uid == os.geteuid())

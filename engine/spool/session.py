@@ -14,8 +14,9 @@ MAX_ANNOUNCE_BYTES = 64 << 10  # with more than this unsent, announcements becom
 class Session:
     """A connected worker, or whoever asks questions."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, stranger: bool = False) -> None:
         self.connection = connection
+        self.stranger = stranger  # another user's process: it may ask, no more
         self.fd = connection.fileno()
         self.inbox = bytearray()
         self.outgoing = bytearray()

@@ -113,7 +113,10 @@ class _Visitor:
         line, _, rest = bytes(self._in).partition(b"\n")
         self._in = bytearray(rest[: protocol.MAX_LINE_BYTES])
         try:
-            data_out, stays = self._answers[protocol.decode_request(line).command]()
+            command = protocol.decode_request(line).command
+            if command not in self._answers:
+                raise RemoteProtocolError(f"the supervisor does not answer {command!r}: ask a delivery process")
+            data_out, stays = self._answers[command]()
             response = protocol.answered(data_out)
         except RemoteProtocolError as error:
             response, stays = protocol.Response(error=str(error)), False

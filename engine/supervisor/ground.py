@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import resource
@@ -10,8 +11,8 @@ import socket
 import stat
 
 from engine.errors import StartError
-from engine.process import FDS_PER_CONNECTION
-from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, SPOOL_SOCKET, sync_directory
+from engine.process import FDS_PER_CONNECTION, answers_socket
+from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, sync_directory
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
 
@@ -136,7 +137,7 @@ def log_file(path: str, uid: int, gid: int, mode: int = 0o640) -> None:
 def run_directory(spool: str, gid: int) -> str:
     """<spool>/run, ours: pids and sockets.  The children may enter it, and only we write to it."""
     path = os.path.join(spool, RUN)
-    longest = max(len(os.fsencode(os.path.join(path, name))) for name in (CONTROL_SOCKET, SPOOL_SOCKET))
+    longest = max(len(os.fsencode(name)) for name in (os.path.join(path, CONTROL_SOCKET), answers_socket(spool, "delivery/99")))
     if longest > SOCKET_PATH_BYTES:
         raise StartError(f"spool {spool}: the path is too long for a Unix socket in it ({longest} bytes, at most {SOCKET_PATH_BYTES})")
     try:
@@ -152,6 +153,35 @@ def run_directory(spool: str, gid: int) -> str:
         os.unlink(path) if not stat.S_ISDIR(found.st_mode) else shutil.rmtree(path)
         return run_directory(spool, gid)
     return path
+
+
+def group(name: str) -> int:
+    """The gid of control-group *name*; -1 for "".  StartError if there is no such group."""
+    if not name:
+        return -1
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartError(f"control-group {name} does not exist: create it (groupadd --system {name}), or name another") from None
+
+
+def doors(spool: str, uid: int, control_gid: int) -> None:
+    """Where children listen for questions (theirs alone), and the way to all that answers: open to the group *control_gid*, if there is one."""
+    run, ask = os.path.join(spool, RUN), os.path.dirname(answers_socket(spool, ""))
+    if os.path.lexists(ask):
+        shutil.rmtree(ask)  # of processes that are gone, since the lock is ours
+    os.mkdir(ask, 0o700)
+    if uid >= 0 or control_gid >= 0:
+        os.chown(ask, uid, control_gid, follow_symlinks=False)
+    os.chmod(run, 0o750 if control_gid < 0 else 0o751)
+    if control_gid < 0:
+        return
+    os.chmod(ask, 0o2750)  # what children make in it is the group's
+    try:
+        os.chown(spool, -1, control_gid, follow_symlinks=False)
+        os.chmod(spool, 0o710)  # to pass, not to look
+    except OSError as error:
+        raise StartError(f"spool {spool} cannot be opened to control-group (gid {control_gid}): {error.strerror}: start as root") from error
 
 
 def unix_listener(path: str, uid: int, gid: int, mode: int) -> socket.socket:

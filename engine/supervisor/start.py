@@ -62,6 +62,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         raise StartError(f"exactly one <spool> is needed, the configuration has {len(config.spools)}")
     server, spool = config.server, config.spools[0].path
     uid, gid = ground.who(server.user)
+    asking_gid = ground.group(server.control_group)
     listeners, deliveries = workers(server.listener_workers, server.delivery_workers)
     slots_of_delivery = config.slots(deliveries)
     where = sockets.addresses(_listeners(config), options.port_offset)
@@ -70,6 +71,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
     ground.directory(spool, 0o700, uid, gid, "spool")
     lock_fd = spooldir.claim(spool)
     ground.run_directory(spool, gid)
+    ground.doors(spool, uid, asking_gid)
     try:
         spooldir.record(spool, [(spooldir.SUPERVISOR, os.getpid())])
     except OSError as error:  # a full disk must not keep us from sending what fills it; without the record others wait longer for our end
@@ -97,8 +99,8 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         counters_fd=memory_file("counters", bytes(len(slots) * 8)),
         heartbeat_fd=memory_file("heartbeats", bytes(len(slots) * HEARTBEAT_ROW_BYTES)),
         spool_path=spool,
-        spool_listener=ground.unix_listener(spooldir.spool_socket(spool), uid, gid, 0o600),
-        control_listener=ground.unix_listener(spooldir.control_socket(spool), -1, gid, 0o660),
+        spool_listener=ground.unix_listener(spooldir.spool_socket(spool), uid, *((asking_gid, 0o660) if asking_gid >= 0 else (gid, 0o600))),
+        control_listener=ground.unix_listener(spooldir.control_socket(spool), -1, asking_gid if asking_gid >= 0 else gid, 0o660),
         log_path=server.log_file,
         log_mode=log_mode,
         shutdown_timeout_s=server.shutdown_timeout_s,

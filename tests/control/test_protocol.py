@@ -17,12 +17,22 @@ from engine.control.protocol import (
     decode_response,
     encode_line,
 )
+from engine.control.views import ConnectionView, Detail, Event, Limit, Part, QueueDetail, QueueView, Reason, SlotView, Standing
 from engine.errors import RemoteProtocolError
 
 CHILD = Child("listener/0", 7, "working", 1.5, 0, 0.2, 3, 0)
+LIMIT = Limit("max-smtp-out", "20", "/etc/engine.conf:7")
+EVENT = Event(1, "tq", "4.4.1 connect failed", "", "192.0.2.1", "mx (192.0.2.2)")
+STANDING = Standing("queue-out", "20 open", LIMIT, 1, 2, 3, 4, EVENT)
+VIEW = QueueView(1, "d.example/v", "sending", 2, 1, 1, 0, 0, 9, EVENT)
+CONNECTION = ConnectionView("d.example/v", "sending", "the reply to RCPT", "192.0.2.1", "mx", "192.0.2.2", 25, 3, "id", 1, 2)
 ANSWERS = {
     "status": Status("0.1.0", 1, 2.0, True, False, "/spool", "/spool/run/spool.sock", ["127.0.0.1:25"], 0, [CHILD]),
     "stop": Stopping(1, 60.0),
+    "slot": SlotView("delivery/0", 1, 2, 3, 20_000, 4, 1, 0, False, True, 5, 6),
+    "queues": Part("delivery/0", [VIEW]),
+    "queue": Detail("delivery/0", QueueDetail(VIEW, STANDING, [LIMIT], [CONNECTION], [EVENT], [EVENT])),
+    "why": Reason("delivery/0", STANDING),
 }
 
 

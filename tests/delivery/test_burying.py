@@ -21,7 +21,9 @@ class Burial:
     """A Settler with a real scheduler, between a disk and a spool process that only listen."""
 
     def __init__(self) -> None:
-        settings: Any = SimpleNamespace(type="smtp", bounce_after_s=60.0, max_smtp_out=5)
+        settings: Any = SimpleNamespace(
+            type="smtp", bounce_after_s=60.0, max_smtp_out=5, max_events_recorded=10, track_recipient_events=False
+        )
         self.scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
         self.queue: Queue = self.scheduler.add(1, "d.example/v")
         self.submitted: list[tuple[Settle, Callable[[str | None], None]]] = []

@@ -87,7 +87,12 @@ def test_request_in_pieces_is_answered(served: Served) -> None:
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [(b"GET / HTTP/1.1\n", "not a request"), (b'{"command":"x"}\n', "unknown command"), (b'{"command":"why"}\n', "ask a delivery process"), (b'{"command":"status"}\n', "not today")],
+    [
+        (b"GET / HTTP/1.1\n", "not a request"),
+        (b'{"command":"x"}\n', "unknown command"),
+        (b'{"command":"why"}\n', "ask a delivery process"),
+        (b'{"command":"status"}\n', "not today"),
+    ],
 )
 def test_nonsense_is_answered_with_a_reason(served: Served, line: bytes, reason: str) -> None:
     client = served.connect()

@@ -73,7 +73,9 @@ def settler() -> tuple[Settler, FakeScheduler, FakeLink]:
 
 def test_a_dsn_that_cannot_be_stored_sends_nothing_twice(settler: tuple[Settler, FakeScheduler, FakeLink]) -> None:
     made, scheduler, link = settler
-    queue: Any = SimpleNamespace(number=1, name="d.example/v", vmta="v", settings=SimpleNamespace(type="smtp", max_events_recorded=10, track_recipient_events=False))
+    queue: Any = SimpleNamespace(
+        number=1, name="d.example/v", vmta="v", settings=SimpleNamespace(type="smtp", max_events_recorded=10, track_recipient_events=False)
+    )
     results = [
         Result(row(0), "d", "2.0.0", "smtp;250 ok"),
         Result(row(1), "b", "5.1.1", "smtp;550 no"),

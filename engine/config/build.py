@@ -12,6 +12,7 @@ from engine.config.check import check
 from engine.config.lexer import Arguments, Place, ValueProblem
 from engine.config.macro import Macros
 from engine.config.model import Config, DomainScope, Entry
+from engine.config.naming import check_names
 from engine.config.parser import Section, parse
 from engine.config.pattern import DomainPattern, NetworkMap, parse_network
 from engine.config.problem import Problem, Problems
@@ -73,17 +74,35 @@ class _Builder:
             if statement.name == "domain-macro":
                 self.macros.define(statement, self.problems)
         self.macros.check(self.problems)
-        for statement in self.reader.special:
-            if statement.name == "spool" and (path := self._path(statement.place, v.file, statement.argument, statement.argument_column)):
+        for statement in self.reader.take_special("spool"):
+            if path := self._path(statement.place, v.file, statement.argument, statement.argument_column):
                 self.spools.setdefault(path, Values())
         self.sections(top)
         if not server.places.get("log_file"):
             self.problems.error(top.place, "log-file is missing: it names the log")
         if not self.spools:
             self.spools[DEFAULT_SPOOL] = Values()
+        self.old_names(server)
         config = self.assemble(server)
+        check_names(top, self.macros, (*config.virtual_mtas, *config.pools), self.named, self.problems)
         check(config, top, server, self.sources, {n: s.domains for n, s in self.pools.items()}, self.reader.later, self.problems)
         return config
+
+    def old_names(self, server: Values) -> None:
+        """Gives the old directives that are no field their meaning of today: a setting of each spool, and a listener where there is no other."""
+        for statement in self.reader.take_special("spool-min-free-space"):
+            megabytes = v.parse_value(v.number, statement.argument)
+            for spool in self.spools.values():
+                spool.values.setdefault("min_free_space_bytes", megabytes << 20)
+                spool.places.setdefault("min_free_space_bytes", statement.place)
+        addresses, ports = self.reader.take_special("smtp-ip"), self.reader.take_special("smtp-port")
+        if server.values.get("smtp_listener") or self.listeners:
+            for statement in (*addresses, *ports):
+                self.problems.warning(statement.place, f"{statement.name} changes nothing where there is an smtp-listener")
+            return
+        port = v.parse_value(v.port, ports[-1].argument) if ports else 25
+        for text in [statement.argument for statement in addresses] or (["0.0.0.0"] if ports else []):
+            self.listeners.append(v.ListenerSettings(parse_network(str(v.parse_value(v.address, text))), port))
 
     # --- stanzas ---
 
@@ -172,12 +191,29 @@ class _Builder:
             self.problems.error(section.place, "accounting in JSON is not supported yet, and starting without it would write CSV into this file")
         path = os.path.normpath(os.path.join(os.path.dirname(section.place.file), target))
         known = self.accts.setdefault(path, Values())
+        records = self.records(section, known)
         known.update(values)
-        records = values.values.get("records", ())
+        if records:
+            known.values["records"] = records
         if missing := [record for record in records if record not in _SUPPORTED_RECORDS]:
-            self.problems.unsupported(values.places["records"], f"records of type {', '.join(missing)} are not supported yet: none are written")
+            self.problems.unsupported(known.places["records"], f"records of type {', '.join(missing)} are not supported yet: none are written")
         for statement in self.reader.take_special("record-fields"):
             check_fields(statement, known.values.setdefault("fields", {}), self.problems)
+
+    def records(self, section: Section, known: Values) -> tuple[str, ...]:
+        """What all `records` of one file ask for together, with a warning: it should stand once, but where it does not, all of them are meant."""
+        every: list[str] = list(known.values.get("records", ()))
+        for statement in section.statements:
+            if statement.name != "records":
+                continue
+            if every:
+                self.problems.warning(statement.place, f"records stands again: this file gets {', '.join(every)} too")
+            try:
+                stated = v.parse_value(v.record_types, statement.argument)
+            except ValueProblem:
+                continue  # its reader has said so
+            every += stated
+        return tuple(dict.fromkeys(every))
 
     def listener(self, section: Section) -> None:
         values = self.reader.read(section, STANZAS["smtp-listener"])
@@ -234,6 +270,8 @@ class _Builder:
         patterns: list[DomainPattern] = []
         for texts, place in zip(server.values.get("relay_domain", ()), server.all_places.get("relay_domain", ()), strict=True):
             for text in texts:
+                if text == "*":
+                    self.problems.warning(place, "an open relay: relay-domain * is every domain")
                 try:
                     patterns.extend(DomainPattern.parse(name) for name in self.macros.expand(text))
                 except ValueError as error:

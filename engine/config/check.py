@@ -24,7 +24,6 @@ def check(
     _references(config, top, server, sources, problems)
     _open_relay(server, sources, problems)
     _cold(later, problems)
-    _old_listener(server, top, later, problems)
     _precedence(config, pools, problems)
     if config.spools and all(spool.deliver_only for spool in config.spools):
         problems.warning(top.place, "every <spool> is deliver-only: no mail will be accepted")
@@ -58,6 +57,10 @@ def _open_relay(server: Values, sources: list[Entry], problems: Problems) -> Non
         if entry.values.get("always_allow_relaying") and _is_everybody(entry.pattern):
             problems.warning(entry.places["always_allow_relaying"], f"an open relay: <source {entry.pattern}> is everybody")
 
+    for pattern, place in zip(server.values.get("relay_address", ()), server.all_places.get("relay_address", ()), strict=True):
+        if pattern.matches("") and pattern.matches("~"):
+            problems.warning(place, f"an open relay: relay-address {pattern} is everybody")
+
 
 def _is_everybody(pattern: str) -> bool:
     try:
@@ -73,15 +76,6 @@ def _cold(later: Later, problems: Problems) -> None:
         for name in ("cold-virtual-mta", "auto-cold-virtual-mta"):
             for place, _ in later.get(name, []):
                 problems.error(place, f"{name} is not supported yet, and starting without it would send all mail through the warm virtual MTA")
-
-
-def _old_listener(server: Values, top: Section, later: Later, problems: Problems) -> None:
-    """smtp-ip and smtp-port count only where there is no smtp-listener."""
-    if "smtp_listener" in server.places or any(section.tag == "smtp-listener" for section in top.sections):
-        return
-    for name in ("smtp-ip", "smtp-port"):
-        for place, _ in later.get(name, []):
-            problems.error(place, f"{name} is not supported, and starting without it would listen elsewhere: use smtp-listener ADDRESS:PORT")
 
 
 def _precedence(config: Config, pools: Mapping[str, DomainScope], problems: Problems) -> None:

@@ -7,9 +7,9 @@ What an argument means is left to its directive: regular expressions hold blanks
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _SKIP = re.compile(r'#|(?:(?<=[\s,;=])|^)"(?:[^"\\]|\\.)*"(?=[\s,;>]|$)')
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -39,6 +39,14 @@ class ValueProblem(ValueError):
         self.offset = offset
 
 
+class Raw(NamedTuple):
+    """A line as it stands in its file, without its end; or several that were joined."""
+
+    number: int
+    text: str
+    joints: tuple[tuple[int, int], ...] = ()  # where each further line begins in `text`, and its number
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line that says something."""
@@ -48,38 +56,49 @@ class Line:
     word: str  # keyword or tag, lower case; for a bad line: what is wrong with it
     argument: str  # what follows, comment and outer blanks removed
     argument_column: int
+    commented: bool = False  # a comment followed
+    joints: tuple[tuple[int, int], ...] = ()  # as in Raw
 
 
 def lex(file: str, text: str) -> Iterator[Line]:
     """The lines of *text* that say something, in order; a line that cannot be read comes as kind "bad"."""
-    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        raw = raw.removesuffix("\r")
-        bare = raw.strip()
-        if not bare or bare[0] == "#":
-            continue
-        yield _line(file, number, raw)
+    return lex_lines(file, raw_lines(text))
 
 
-def _line(file: str, number: int, raw: str) -> Line:
+def raw_lines(text: str) -> list[Raw]:
+    """The lines of *text*, whose ends may be LF or CRLF and which may begin with a byte order mark."""
+    return [Raw(number, line.removesuffix("\r")) for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1)]
+
+
+def lex_lines(file: str, lines: Iterable[Raw]) -> Iterator[Line]:
+    """What `lex` gives, of lines that may be joined ones."""
+    for raw in lines:
+        bare = raw.text.strip()
+        if bare and bare[0] != "#":
+            yield _line(file, raw)
+
+
+def _line(file: str, line: Raw) -> Line:
+    number, raw, joints = line
     if len(raw) > MAX_LINE:
         return Line("bad", Place(file, number, 1), f"a line of more than {MAX_LINE} characters", "", 1)
     if control := _CONTROL.search(raw):
         what = "a byte that is not UTF-8" if control[0] >= "\ud800" else f"the control character {control[0]!r}"
         return Line("bad", Place(file, number, control.start() + 1), f"{what} is not allowed here", "", 1)
-    if "#" in raw:
-        raw = _without_comment(raw)
-    body = raw.rstrip()
+    text = without_comment(raw)
+    commented = len(text) < len(raw)
+    body = text.rstrip()
     start = len(body) - len(body.lstrip())
     place = Place(file, number, start + 1)
     if body[start] == "<":
         return _tag(place, body, start)
     if body[start] == "/":  # a line of <bounce-category-patterns> is all argument
-        return Line("statement", place, "/", body[start:], start + 1)
+        return Line("statement", place, "/", body[start:], start + 1, commented, joints)
     match = _WORD.match(body, start)
     assert match is not None
     rest = body[match.end() :]
     argument = rest.lstrip()
-    return Line("statement", place, match[0].lower(), argument, match.end() + len(rest) - len(argument) + 1)
+    return Line("statement", place, match[0].lower(), argument, match.end() + len(rest) - len(argument) + 1, commented, joints)
 
 
 def _tag(place: Place, body: str, start: int) -> Line:
@@ -93,7 +112,10 @@ def _tag(place: Place, body: str, start: int) -> Line:
     return Line("close" if closing else "open", place, tag.lower(), argument, column)
 
 
-def _without_comment(raw: str) -> str:
+def without_comment(raw: str) -> str:
+    """*raw* up to the `#` that begins a comment."""
+    if "#" not in raw:
+        return raw
     for match in _SKIP.finditer(raw):
         if match[0] == "#":
             return raw[: match.start()]
@@ -103,11 +125,12 @@ def _without_comment(raw: str) -> str:
 class Arguments:
     """The arguments of one directive, taken from left to right; positions are offsets for ValueProblem."""
 
-    __slots__ = ("_text", "position")
+    __slots__ = ("_text", "notes", "position")
 
     def __init__(self, text: str) -> None:
         self._text = text
         self.position = 0
+        self.notes: list[tuple[str, int]] = []  # what is no error and yet hardly meant: a warning and its offset
 
     @property
     def at_end(self) -> bool:

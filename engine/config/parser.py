@@ -1,16 +1,19 @@
-"""Lines of all files to one tree of sections: matches tags, takes in included files where they are named.  Knows nothing of what directives mean."""
+"""Lines of all files to one tree of sections: matches tags, takes in included files where they are named.  Knows nothing of what values mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.config.lexer import Arguments, Line, Place, ValueProblem, lex
+from engine.config.continuation import whole_lines
+from engine.config.lexer import Arguments, Line, Place, ValueProblem, lex_lines
 from engine.config.problem import Problems
 from engine.config.snapshot import Snapshot, is_wild, resolve, text_of
+from engine.config.stanza import STANZAS, holders
 
 MAX_INCLUDE_DEPTH = 16
 MAX_LINES = 1_000_000  # of all files, an included one counted each time
 MAX_BYTES = 256 << 20  # likewise
+_NAMES = frozenset(name for stanza in STANZAS.values() for name in stanza.directives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +24,17 @@ class Statement:
     name: str  # lower case
     argument: str
     argument_column: int
+    commented: bool = False  # a comment follows
+    joints: tuple[tuple[int, int], ...] = ()  # of a line that was joined: where each further line begins, and its number
+    list: Section | None = None  # the nested <pattern-list> that it opens
 
     def place_of(self, offset: int) -> Place:
         """The place *offset* characters into the argument."""
-        return Place(self.place.file, self.place.line, self.argument_column + offset)
+        column = self.argument_column + offset
+        for start, number in reversed(self.joints):
+            if column > start:
+                return Place(self.place.file, number, column - start)
+        return Place(self.place.file, self.place.line, column)
 
 
 @dataclass(slots=True)
@@ -43,9 +53,20 @@ class Section:
 
 
 def parse(snapshot: Snapshot, problems: Problems) -> Section:
-    """The tree of *snapshot*; what cannot be read is reported and left out."""
+    """The tree of *snapshot*; what cannot be read is reported and left out.
+
+    PowerMTA's config-defaults is weaker than the main file: its settings come first, its patterns, of which the first that matches counts, last.
+    """
+    parser = _Parser(snapshot, problems)
     top = Section(Place(snapshot.main, 1, 1), "", "", 1)
-    _Parser(snapshot, problems).file(snapshot.main, top.place, [top], ())
+    parser.file(snapshot.main, top.place, [top], ())
+    if snapshot.defaults:
+        weaker = Section(Place(snapshot.defaults, 1, 1), "", "", 1)
+        parser.file(snapshot.defaults, weaker.place, [weaker], ())
+        patterns = [section for section in weaker.sections if section.tag == "bounce-category-patterns"]
+        top.statements[:0] = weaker.statements
+        top.sections[:0] = [section for section in weaker.sections if section not in patterns]
+        top.sections += patterns
     return top
 
 
@@ -72,7 +93,7 @@ class _Parser:
             self.problems.error(place, f"more than {MAX_BYTES >> 20} MB, with what is included several times")
             return
         base = len(open_sections)
-        for line in lex(name, text_of(self.snapshot.files[name])):
+        for line in lex_lines(name, whole_lines(text_of(self.snapshot.files[name]), _NAMES)):
             self.lines += 1
             if self.lines > MAX_LINES or self.problems.full:
                 if self.lines == MAX_LINES + 1:
@@ -93,24 +114,37 @@ class _Parser:
 
     def statement(self, line: Line, open_sections: list[Section], including: tuple[str, ...]) -> None:
         current = open_sections[-1]
+        if line.joints:
+            self.joined(line)
         if line.word == "include":
             self.include(line, open_sections, including)
             return
-        argument = line.argument
+        argument, nested = line.argument, None
         if current.tag == "pattern-list" and argument.endswith("<pattern-list>"):  # a nested list may open behind its pattern
             argument = argument.removesuffix("<pattern-list>").rstrip()
-            current.statements.append(Statement(line.place, line.word, argument, line.argument_column))
-            self.open(line.place, "pattern-list", "", line.argument_column, open_sections)
-            return
-        current.statements.append(Statement(line.place, line.word, argument, line.argument_column))
+            nested = self.open(line.place, "pattern-list", "", line.argument_column, open_sections)
+        current.statements.append(Statement(line.place, line.word, argument, line.argument_column, line.commented, line.joints, nested))
 
-    def open(self, place: Place, tag: str, argument: str, column: int, open_sections: list[Section]) -> None:
+    def joined(self, line: Line) -> None:
+        """Says that *line* was made of several: as it was asked for, or against the language."""
+        end = Place(line.place.file, line.place.line, line.joints[0][0] + 1)
+        last = line.joints[-1][1]
+        word = "pattern" if line.word == "/" else line.word
+        if self.snapshot.lenient:
+            self.problems.warning(end, f"{word}: the line goes on to line {last}; read as one, since --lenient allows it")
+        else:
+            self.problems.error(
+                end, f"{word}: the line ends in the middle, and seems to go on to line {last}: write it as one line, or give --lenient"
+            )
+
+    def open(self, place: Place, tag: str, argument: str, column: int, open_sections: list[Section]) -> Section:
         section = Section(place, tag, argument, column)
         open_sections[-1].sections.append(section)
         if len(open_sections) > 64:
             self.problems.error(place, "stanzas nested too deeply")
             open_sections.pop()
         open_sections.append(section)
+        return section
 
     def close(self, line: Line, open_sections: list[Section], base: int) -> None:
         for depth in range(len(open_sections) - 1, base - 1, -1):
@@ -123,6 +157,10 @@ class _Parser:
         self.problems.error(line.place, f"</{line.word}> closes nothing" + (f": <{inner}> is open" if inner else ""))
 
     def include(self, line: Line, open_sections: list[Section], including: tuple[str, ...]) -> None:
+        tag = open_sections[-1].tag
+        if tag in STANZAS and "include" not in STANZAS[tag].directives:
+            self.problems.error(line.place, f"include does not belong into <{tag}>, but in {', '.join(holders('include'))}")
+            return
         arguments = Arguments(line.argument)
         try:
             argument = arguments.rest()

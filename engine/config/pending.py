@@ -6,6 +6,7 @@ The value decides: `require-auth false` asks for nothing that we do not do.
 
 from __future__ import annotations
 
+from engine.config import list_entry
 from engine.config import values as v
 from engine.config.directive import Directive, ignored, later
 
@@ -36,7 +37,7 @@ def _server() -> tuple[Directive, ...]:
         later("edns-udp-length", v.number),
         later("enable-signals", v.text, "false"),
         later("host-id", v.number),
-        later("http-access", v.network_words),
+        later("http-access", list_entry.access),
         later("http-api-key", v.secret),
         later("http-csrf-protection", v.boolean),
         later("http-default-max-items", v.count),
@@ -61,14 +62,11 @@ def _server() -> tuple[Directive, ...]:
         ignored("pmc-acct-min-free-space", v.size, "Belongs to PowerMTA's console."),
         later("relay-debug", v.boolean, "false"),
         later("smtp-await-slot", v.boolean, "false"),
-        later("smtp-ip", v.address),
-        later("smtp-port", v.port),
         later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
         *_tls_rows("smtp-server-tls-", ciphersuites="smtp-server-tls-v1.3-ciphersuites"),
         later("smtp-server-tls-certificate", v.file_and_password),
         later("spool-delete-corrupted", v.boolean, "false"),
         later("spool-max-recipients", v.name, "auto"),
-        later("spool-min-free-space", v.number, "0"),
         ignored("sync-msg-create", v.boolean, "Every message is on disk before its 250, whatever this says."),
         ignored("sync-msg-update", v.boolean, "Every outcome is on disk before it is forgotten, whatever this says."),
         *(ignored(f"thread-{what}", v.text, "There are no threads to set.") for what in ("max-priority", "min-priority", "reuse")),
@@ -148,15 +146,15 @@ def _domain_limits() -> tuple[Directive, ...]:
     return (
         later("backoff-max-connect-rate", v.rate, "unlimited"),
         later("backoff-max-data-volume-rate", v.data_rate, "unlimited"),
-        later("backoff-max-msg-per-hour", v.limit, "unlimited"),
+        later("backoff-max-msg-per-hour", v.per_hour, "unlimited"),
         later("backoff-max-msg-rate", v.rate, "unlimited"),
         later("backoff-max-smtp-out", v.limit),
         later("max-cold-virtual-mta-msg", v.many("cold limits", v.rate_word)),
         later("max-connect-rate", v.rate, "unlimited", stops=more),
         later("max-data-volume-rate", v.data_rate, "unlimited", stops=more),
-        later("max-msg-per-hour", v.limit, "unlimited", stops=more),
+        later("max-msg-per-hour", v.per_hour, "unlimited", stops=more),
         later("max-msg-rate", v.rate, "unlimited", stops=more),
-        later("max-smtp-out-per-source-ip", v.limit, "unlimited", stops="open more connections than this"),
+        later("max-smtp-out-per-source-ip", v.every_network_limit, "unlimited", stops="open more connections than this"),
         later("smtp-out-rampup-interval", v.seconds, "0", stops="open connections faster than this"),
         *(later(f"source-ip-max-{what}-rate", v.network_rate, "0/0 unlimited", stops=more) for what in ("connect", "data-volume", "msg")),
         later("source-ip-max-smtp-out", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
@@ -318,14 +316,14 @@ PENDING: dict[str, tuple[Directive, ...]] = {
     "virtual-mta-pool": _pool(),
     "acct-file": _acct_file(),
     "pattern-list": (
-        later("header", v.header_pattern_action),
-        later("mail-from", v.pattern_action),
-        later("rcpt-to", v.pattern_action),
-        later("*", v.text),
+        later("header", list_entry.header),
+        later("mail-from", list_entry.sender_or_recipient),
+        later("rcpt-to", list_entry.sender_or_recipient),
+        later("*", list_entry.result),
     ),
-    "smtp-pattern-list": (later("reply", v.pattern_action),),
-    "mx-rollup-list": (later("mx", v.words),),
-    "rewrite-list": (later("from-domain", v.two_words), later("mail-from", v.two_words)),
+    "smtp-pattern-list": (later("reply", list_entry.reply),),
+    "mx-rollup-list": (later("mx", list_entry.mx),),
+    "rewrite-list": (later("from-domain", list_entry.domains), later("mail-from", list_entry.mailboxes)),
     "address-list": (later("address", v.address_pattern), later("address-file", v.file), later("domain", v.domain_pattern_texts)),
     "email-patterns": (later("body-pattern-file", v.file), later("log-match-info", v.boolean)),
     "bounce-processor": _processor,
@@ -362,5 +360,5 @@ PENDING: dict[str, tuple[Directive, ...]] = {
         later("upload-url", v.text),
     ),
     "signals-filter": (later("sender-or-from", v.words),),
-    "bounce-category-patterns": (later("/", v.pattern_action),),
+    "bounce-category-patterns": (later("/", list_entry.category),),
 }

@@ -14,6 +14,7 @@ from engine.config.values import ValueType, did_you_mean
 
 T = TypeVar("T")
 _MAX_GUESSES = 100  # near names looked for; each costs milliseconds
+_UNFINISHED = ("argument missing", "the pattern does not end", "the quoted text does not end")
 
 
 @dataclass(slots=True)
@@ -149,12 +150,16 @@ class Reader:
             arguments.end()
         except ValueProblem as problem:
             text = "not what this directive wants" if row.type.secret and problem.text != "argument missing" else problem.text
-            self.problems.error(
-                statement.place_of(problem.offset),
-                f"{row.name}: {text}; {row.type.name} is expected" if not statement.argument else f"{row.name}: {text}",
-            )
+            if not statement.argument:
+                text += f"; {row.type.name} is expected"
+            if statement.commented and problem.text.startswith(_UNFINISHED):
+                text += "; the # begins a comment"
+            self.problems.error(statement.place_of(problem.offset), f"{_shown(row)}: {text}")
             return _BAD
-        self._read[key] = value
+        for text, offset in arguments.notes:
+            self.problems.warning(statement.place_of(offset), f"{_shown(row)}: {text}")
+        if not arguments.notes:
+            self._read[key] = value
         return value
 
     def _pending(self, statement: Statement, row: Directive, stanza: Stanza, value: Any) -> None:
@@ -188,6 +193,10 @@ class Reader:
     def _near(self, name: str, known: Any) -> str:
         self._guesses += 1
         return did_you_mean(name, known) if self._guesses <= _MAX_GUESSES else ""
+
+
+def _shown(row: Directive) -> str:
+    return "pattern" if row.name == "/" else row.name
 
 
 _BAD = object()

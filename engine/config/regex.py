@@ -2,8 +2,8 @@
 
 A peer chooses the text and an operator the pattern, so a backtracking matcher would hand the process to whoever finds the two that
 explode.  Here each character of the text costs at most one pass over the pattern's states (MAX_STATES), however they are written.  What no automaton
-can do (back references, look-around, atomic groups, recursion) is refused when the configuration is read.  The answer is yes or no:
-greedy, lazy and capturing make no difference.
+can do (back references, look-around, atomic groups, possessive repetition, recursion) is refused when the configuration is read.  The answer is yes
+or no: greedy, lazy and capturing make no difference.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ _POSIX: dict[str, Test] = {
     "xdigit": frozenset("0123456789abcdefABCDEF").__contains__,
     "punct": frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~").__contains__,
     "word": _word,
+    "blank": frozenset(" \t").__contains__,
+    "cntrl": lambda c: c < " " or c == "\x7f",
+    "graph": lambda c: "!" <= c <= "~",
+    "print": lambda c: " " <= c <= "~",
 }
 _ASSERTIONS: dict[str, _Assert] = {
     "^": _Assert(lambda before, after, last: not before),
@@ -96,9 +100,14 @@ _ASSERTIONS: dict[str, _Assert] = {
     "b": _Assert(lambda before, after, last: _word(before or " ") != _word(after or " ")),
     "B": _Assert(lambda before, after, last: _word(before or " ") == _word(after or " ")),
 }
+_MULTILINE: dict[str, _Assert] = {
+    "^": _Assert(lambda before, after, last: not before or (before == "\n" and after != "")),
+    "$": _Assert(lambda before, after, last: not after or after == "\n"),
+}
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "e": "\x1b", "a": "\x07"}
 _REPEAT = re.compile(r"\{([0-9]{1,4})(,?)([0-9]{0,4})\}")
-_FLAGS = re.compile(r"\?(i?)(-?)(i?)([:)])")
+_FLAGS = re.compile(r"\?([ims]*)(?:-([ims]*))?([:)])")
+_COMMENT = re.compile(r"\?#[^)]*\)")
 _NAMED = re.compile(r"\?(?:P?<[A-Za-z_][A-Za-z_0-9]*>|'[A-Za-z_][A-Za-z_0-9]*')")
 _HEX = re.compile(r"x(?:\{([0-9A-Fa-f]{1,6})\}|([0-9A-Fa-f]{1,2}))")
 _CLASS_NAME = re.compile(r"\[:(\^?)([a-z]+):\]")
@@ -120,7 +129,7 @@ class _Parser:
     def __init__(self, text: str, ignore_case: bool) -> None:
         self.text = text
         self.at = 0
-        self.ignore_case = ignore_case
+        self.flags = frozenset("i" if ignore_case else "")  # of i, m, s: those in force
         self.depth = 0
 
     def parse(self) -> _Node:
@@ -130,22 +139,34 @@ class _Parser:
         return node
 
     def choice(self) -> _Node:
-        outer_case = self.ignore_case  # (?i) holds to the end of its group
+        outer = self.flags  # (?i) holds to the end of its group
         branches = [self.sequence()]
         while self.peek() == "|":
             self.at += 1
             branches.append(self.sequence())
-        self.ignore_case = outer_case
+        self.flags = outer
         return branches[0] if len(branches) == 1 else _Choice(tuple(branches))
 
     def sequence(self) -> _Node:
         parts: list[_Node] = []
         while (char := self.peek()) and char not in "|)":
             start = self.at
-            node = self.atom()
+            if self.text.startswith("\\Q", start):
+                quoted = self.quoted()
+                parts += quoted[:-1]
+                node = quoted[-1] if quoted else None  # the last one alone is what a repetition behind it repeats
+            else:
+                node = self.atom()
             if node is not None:
                 parts.append(self.repeated(node, start))
         return parts[0] if len(parts) == 1 else _Sequence(tuple(parts))
+
+    def quoted(self) -> list[_Node]:
+        """The characters between \\Q and \\E, or the end."""
+        end = self.text.find("\\E", self.at)
+        text = self.text[self.at + 2 : end if end >= 0 else None]
+        self.at = end + 2 if end >= 0 else len(self.text)
+        return [self.literal(char) for char in text]
 
     def peek(self) -> str:
         return self.text[self.at : self.at + 1]
@@ -158,9 +179,9 @@ class _Parser:
         if char == "[":
             return _Char(self.char_class())
         if char == ".":
-            return _Char(lambda c: c != "\n")
+            return _Char((lambda c: True) if "s" in self.flags else lambda c: c != "\n")
         if char in "^$":
-            return _ASSERTIONS[char]
+            return (_MULTILINE if "m" in self.flags else _ASSERTIONS)[char]
         if char == "\\":
             return self.escape()
         if char in "*+?" or (char == "{" and _REPEAT.match(self.text, self.at - 1)):
@@ -199,15 +220,19 @@ class _Parser:
                 self.at = named.end()
             elif flags := _FLAGS.match(self.text, self.at):
                 self.at = flags.end()
-                outer, value = self.ignore_case, (bool(flags[1]) or self.ignore_case) and not (flags[2] and flags[3])
-                self.ignore_case = value
-                if flags[4] == ")":
+                outer = self.flags
+                self.flags = (outer | set(flags[1])) - set(flags[2] or "")
+                if flags[3] == ")":
                     return None
                 node = self.grouped(start)
-                self.ignore_case = outer
+                self.flags = outer
                 return node
+            elif comment := _COMMENT.match(self.text, self.at):
+                self.at = comment.end()
+                return None
             else:
-                raise RegexProblem("look-around, atomic groups, conditions and other (?...) forms are not supported", start)
+                what = {"?=": "look-ahead", "?!": "look-ahead", "?<": "look-behind", "?>": "an atomic group", "?(": "a condition"}
+                raise RegexProblem(f"{what.get(self.text[self.at : self.at + 2], 'this (?...) form')} is not supported", start)
         return self.grouped(start)
 
     def grouped(self, start: int) -> _Node:
@@ -253,7 +278,7 @@ class _Parser:
         return char
 
     def literal(self, char: str) -> _Node:
-        if self.ignore_case:
+        if "i" in self.flags:
             return _Char(frozenset((char, char.lower(), char.upper())).__contains__)
         return _Char(char.__eq__)
 
@@ -289,7 +314,7 @@ class _Parser:
         if chars:
             tests.append(frozenset(chars).__contains__)
         test = _any(tests)
-        if self.ignore_case:
+        if "i" in self.flags:
             test = _either_case(test)
         return _negated(test) if negate else test
 
@@ -430,8 +455,8 @@ class Regex:
                 stack.extend(state.after)
             elif state.test is not None and char and state.test(char):
                 moved.update(state.after)
-        # what the assertions may ask about the character before is only whether it is there, and a word character
-        result = None if matched else self._step(frozenset(moved), "a" if _word(char) else "-") if char else step
+        # what the assertions may ask about the character before is only whether it is there, a word character or a line's end
+        result = None if matched else self._step(frozenset(moved), "a" if _word(char) else "\n" if char == "\n" else "-") if char else step
         if len(step.next) < _MAX_NEXT:
             step.next[key] = result
         return result

@@ -16,6 +16,7 @@ import msgspec
 from engine.config.lexer import Arguments, ValueProblem, lex
 
 MAIN = "engine.conf"  # in a directory
+DEFAULTS = "config-defaults"  # beside the main file: PowerMTA's stock patterns, read by themselves
 MAX_FILE_BYTES = 16 << 20
 MAX_TOTAL_BYTES = 64 << 20
 MAX_FILES = 2_000
@@ -29,6 +30,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     files: dict[str, bytes]
     matches: dict[str, list[str]] = {}
     failures: dict[str, str] = {}
+    defaults: str = ""  # the file of DEFAULTS, if there is one
+    lenient: bool = False  # lines that go on in the next one are joined, with a warning, instead of refused
 
     def encode(self) -> bytes:
         """A form that survives a pipe to a child process."""
@@ -44,13 +47,13 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Snapshot] = msgspec.msgpack.Decoder(Snapshot)
 
 
-def from_text(text: str | bytes, main: str = "/engine.conf", **files: str | bytes) -> Snapshot:
+def from_text(text: str | bytes, main: str = "/engine.conf", *, lenient: bool = False, **files: str | bytes) -> Snapshot:
     """A snapshot that never was on disk; further files are named relative to the first one's directory."""
     every = {main: text} | {os.path.join(os.path.dirname(main), name): content for name, content in files.items()}
-    return snapshot(main, every.get, lambda pattern: sorted(p for p in every if fnmatch.fnmatch(p, pattern)))
+    return snapshot(main, every.get, lambda pattern: sorted(p for p in every if fnmatch.fnmatch(p, pattern)), lenient)
 
 
-def read(path: str) -> Snapshot:
+def read(path: str, *, lenient: bool = False) -> Snapshot:
     """The snapshot of the file *path*, or of engine.conf in the directory *path*, with all that it includes.
 
     Never raises OSError: what cannot be read is noted, and becomes a problem when the snapshot is built.
@@ -58,15 +61,16 @@ def read(path: str) -> Snapshot:
     main = os.path.abspath(path)
     if os.path.isdir(main):
         main = os.path.join(main, MAIN)
-    return snapshot(main, _read_file, lambda pattern: sorted(glob.glob(pattern)))
+    return snapshot(main, _read_file, lambda pattern: sorted(glob.glob(pattern)), lenient)
 
 
-def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: Callable[[str], list[str]]) -> Snapshot:
+def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: Callable[[str], list[str]], lenient: bool = False) -> Snapshot:
     """The snapshot of *main* as *open_file* (None: no such file; OSError: its reason) and *expand* (a wildcard's files) give it."""
     files: dict[str, bytes] = {}
     matches: dict[str, list[str]] = {}
     failures: dict[str, str] = {}
-    waiting, total = [main], 0
+    defaults = os.path.join(os.path.dirname(main), DEFAULTS)
+    waiting, total = [defaults, main], 0
     while waiting:
         name = waiting.pop()
         if name in files or name in failures:
@@ -76,6 +80,9 @@ def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: 
             if content is None:
                 raise FileNotFoundError(2, "no such file")
         except (OSError, ValueError) as error:
+            if name == defaults and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                defaults = ""
+                continue
             failures[name] = getattr(error, "strerror", None) or str(error)
             continue
         data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
@@ -91,7 +98,7 @@ def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: 
                 except (OSError, ValueError) as error:
                     failures[pattern] = str(error)
             waiting.extend(matches.get(pattern, []) if is_wild(pattern) else [pattern])
-    return Snapshot(main, files, matches, failures)
+    return Snapshot(main, files, matches, failures, "" if defaults == main else defaults, lenient)
 
 
 def is_wild(pattern: str) -> bool:

@@ -15,9 +15,13 @@ _INCLUDE = Directive("include", v.file, "", "Read another file, or all that a wi
 _MACRO = Directive("domain-macro", v.macro, "", "A name for a list of domains or parts of them, for use as $name.")
 _RELAY_DOMAIN = Directive("relay-domain", v.domain_pattern_texts, "", "Recipient domains that anyone may send to.", field="relay_domain", repeat=True)
 _OLD_SPOOL = Directive("spool", v.file, "", "Old form of <spool>.")
+_OLD_FREE_SPACE = Directive("spool-min-free-space", v.number, "", "Old form of min-free-space in every <spool> that has none, in MB.")
+_OLD_ADDRESS = Directive("smtp-ip", v.address, "", "Old form of smtp-listener, where there is none: its address.")
+_OLD_PORT = Directive("smtp-port", v.port, "", "Old form of smtp-listener, where there is none: its port.")
 _RECORD_FIELDS = Directive("record-fields", v.record_fields, "", "Type, then columns: names, *, !name, header_X.  One line per type.", repeat=True)
 
 TOP = ""
+_INCLUDING = (TOP, "source", "domain", "virtual-mta", "virtual-mta-pool", "smtp-pattern-list")
 _DOMAIN_HOLDERS = (TOP, "virtual-mta", "virtual-mta-pool")
 _PROCESSORS = ("bounce-processor", "feedback-loop-processor")
 
@@ -45,13 +49,16 @@ _SETTINGS: dict[str, type] = {
     "acct-file": settings.AcctFileSettings,
     "smtp-listener": settings.ListenerStanza,
 }
-_SPECIAL: dict[str, tuple[Directive, ...]] = {TOP: (_MACRO, _RELAY_DOMAIN, _OLD_SPOOL), "acct-file": (_RECORD_FIELDS,)}
+_SPECIAL: dict[str, tuple[Directive, ...]] = {
+    TOP: (_MACRO, _RELAY_DOMAIN, _OLD_SPOOL, _OLD_FREE_SPACE, _OLD_ADDRESS, _OLD_PORT),
+    "acct-file": (_RECORD_FIELDS,),
+}
 
 
 def _table(*stanzas: Stanza) -> dict[str, Stanza]:
     for stanza in stanzas:
         rows = [*rows_of(_SETTINGS[stanza.tag])] if stanza.tag in _SETTINGS else []
-        for row in (*rows, *_SPECIAL.get(stanza.tag, ()), *PENDING.get(stanza.tag, ()), _INCLUDE):
+        for row in (*rows, *_SPECIAL.get(stanza.tag, ()), *PENDING.get(stanza.tag, ()), *((_INCLUDE,) if stanza.tag in _INCLUDING else ())):
             assert row.name not in stanza.directives, f"{row.name} stands twice in the table of {stanza.tag or 'global'}"
             stanza.directives[row.name] = row
     return {stanza.tag: stanza for stanza in stanzas}

@@ -251,7 +251,10 @@ def _parse_source_host(arguments: Arguments) -> SourceHost:
             else:
                 reason = "the address comes first, then the host name"
         raise ValueProblem(reason, start) from None
-    return SourceHost(network, "" if arguments.at_end else _read(arguments, domain_name))
+    if arguments.at_end:
+        arguments.notes.append(("no host name follows the address: EHLO says host-name instead", arguments.position))
+        return SourceHost(network)
+    return SourceHost(network, _read(arguments, domain_name))
 
 
 def _source_address(text: str) -> SourceHost:
@@ -286,8 +289,13 @@ def _parse_smtp_hosts(arguments: Arguments) -> tuple[tuple[HostSpec, ...], ...]:
 
 
 def slashed(arguments: Arguments) -> tuple[str, int]:
-    """The text between two slashes and its offset; a slash inside is written `\\/`."""
+    """The text between two slashes and its offset; a slash inside is written `\\/`.  Quotes may stand around the whole."""
     text, start = arguments.remaining()
+    if text[start : start + 2] == '"/':
+        quoted = Arguments(arguments.word())
+        pattern, _ = slashed(quoted)
+        quoted.end()
+        return pattern, start + 2
     at = start + 1
     while at < len(text) and text[at] != "/":
         at += 2 if text[at] == "\\" else 1
@@ -312,17 +320,22 @@ def _parse_address_pattern(arguments: Arguments) -> AddressPattern:
     return AddressPattern(address=_read(arguments, _mail_address).lower())
 
 
-def _parse_pattern_action(arguments: Arguments) -> tuple[str, str]:
-    pattern = "*" if arguments.starts_with("*") else slashed(arguments)[0]
-    return pattern, arguments.rest()
-
-
 def _parse_network_and(read: Callable[[str], Any]) -> Callable[[Arguments], tuple[Network, Any] | None]:
     def parse(arguments: Arguments) -> tuple[Network, Any] | None:
         network, bound = _read(arguments, parse_network), _read(arguments, read)
         return (network, bound) if bound else None  # None: unlimited
 
     return parse
+
+
+def _per_hour(text: str) -> units.Rate | None:
+    bound = _limit(text)
+    return units.Rate(bound, 3600) if bound else None
+
+
+def _every_network_limit(text: str) -> tuple[Network, int] | None:
+    bound = _limit(text)
+    return (parse_network("0/0"), bound) if bound else None
 
 
 def _parse_name_limit(arguments: Arguments) -> tuple[str, int] | None:
@@ -432,6 +445,8 @@ no_mx = one("bool or time", _no_mx)
 seconds_list = many("times", _positive_seconds, most=30)
 size = one("size", units.parse_size)
 rate = one("rate", units.parse_rate)
+per_hour = one("N or unlimited", _per_hour)  # old forms, read as the value of what replaced them
+every_network_limit = one("N or unlimited", _every_network_limit)
 data_rate = one("data rate", units.parse_rate)
 name = one("name", _name)
 names = many("names", _name)
@@ -454,11 +469,8 @@ source_host = ValueType("IP or CIDR, host name", _parse_source_host)
 source_address = one("IP or CIDR", _source_address)
 smtp_hosts = ValueType("hosts", _parse_smtp_hosts)
 address_pattern = ValueType("address or /regex/", _parse_address_pattern)
-pattern_action = ValueType("/regex/ and what follows", _parse_pattern_action)
-header_pattern_action = ValueType("header /regex/ result", lambda a: (_read(a, _name), *_parse_pattern_action(a)))
 network_limit = ValueType("CIDR N", _parse_network_and(_limit))
 network_rate = ValueType("CIDR rate", _parse_network_and(units.parse_rate))
-network_words = ValueType("CIDR and level", lambda a: (_read(a, parse_network), a.rest() if not a.at_end else a.word()))
 name_limit = ValueType("name N", _parse_name_limit)
 domain_pattern_texts = many("domain patterns", _name)
 domain_key = ValueType("selector, domain, file", _parse_domain_key)

@@ -115,8 +115,8 @@ def test_bad_lists(text: str) -> None:
         ("<source 0/0>\nsmtp-service maybe\n</source>\n", "5:14: error: smtp-service: 'maybe': neither yes, true, no nor false"),
         ("<source 0/0>\nsmtp-service yes no\n</source>\n", "5:18: error: smtp-service: unexpected 'no' after the value"),
         ("total-max-smtp-in 0\n", "4:19: error: total-max-smtp-in: '0' is not between 1 and 2147483647"),
-        ("http-access #YOUR_IP admin\n", "4:12: error: http-access: argument missing; CIDR and level is expected"),
-        ("<smtp-user u>\npassword ## SECRET ##\n</smtp-user>\n", "5:9: error: password: argument missing; text is expected"),
+        ("http-access #YOUR_IP admin\n", "4:12: error: http-access: argument missing; CIDR and level is expected; the # begins a comment"),
+        ("<smtp-user u>\npassword ## SECRET ##\n</smtp-user>\n", "5:9: error: password: argument missing; text is expected; the # begins a comment"),
         ("smtp-source-host a.example 192.0.2.1\n", "4:18: error: smtp-source-host: the address comes first, then the host name"),
         ("<acct-file /a>\nrecords all\n</acct-file>\n", "5:9: error: records: 'all': one of d, b, t, tq, r, f, rb, rs is expected"),
         (
@@ -247,13 +247,18 @@ def test_repeated_stanzas_accumulate_and_the_later_wins() -> None:
 
 def test_a_pending_stanza_is_checked_and_named_once() -> None:
     text = "<smtp-pattern-list l>\nreply /421 .* try later/ mode=backoff\nreply /x/mode=normal\n</smtp-pattern-list>\n"
-    assert problems(text * 2) == ["4:1: unsupported: <smtp-pattern-list> is not supported yet"]
+    assert problems(text * 2) == [
+        "4:1: unsupported: <smtp-pattern-list> is not supported yet",
+        *(f"{line}:10: warning: reply: no blank stands behind the pattern's /: one that belongs to the pattern is written \\/" for line in (6, 10)),
+    ]
     assert "5:7: error: reply: a pattern between slashes is expected" in problems(text.replace("/421", "421"))
 
 
 def test_nested_pattern_lists_are_read() -> None:
     text = "<pattern-list a>\nheader subject /x y/ <pattern-list>\nmail-from /a@b/ virtual-mta=q\n* virtual-mta=r\n</pattern-list>\n</pattern-list>\n"
-    assert problems(text) == ["4:1: unsupported: <pattern-list> is not supported yet"]
+    vmtas = "".join(f"<virtual-mta {name}>\n</virtual-mta>\n" for name in "qr")
+    assert problems(text + vmtas) == ["4:1: unsupported: <pattern-list> is not supported yet"]
+    assert "6:11: error: mail-from: no virtual MTA or pool 'q' is defined" in problems(text)
 
 
 def test_problems_are_bounded_and_counted() -> None:

@@ -130,7 +130,6 @@ def test_what_would_break_a_promise_stops_the_start(scope: str, line: str, harml
     [
         ("", "http-mgmt-port 8080"),
         ("", "domain-key s, *, /k.pem"),
-        ("", "smtp-port 2525"),
         ("source 0/0", "allow-starttls true"),
         ("source 0/0", "smtp-max-auth-failure-rate 1/min"),
         ("domain *", "use-starttls true"),
@@ -144,10 +143,6 @@ def test_what_would_break_a_promise_stops_the_start(scope: str, line: str, harml
 )
 def test_the_others_are_only_listed(scope: str, line: str) -> None:
     assert said(scope, line) == ["unsupported"]
-
-
-def test_old_listener_directives_count_where_there_is_no_listener() -> None:
-    assert [p.severity for p in build(from_text("log-file /l\nsmtp-port 2525\n")).problems] == ["unsupported", "error"]
 
 
 def test_cold_virtual_mtas_stop_the_start_only_with_a_limit() -> None:

@@ -17,7 +17,7 @@ def add(grammar: Grammar) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    usable, problems = check(read(arguments.conf))
+    usable, problems = check(read(arguments.conf, lenient=arguments.lenient))
     for problem in problems:
         print(problem)
     if usable:

@@ -11,7 +11,7 @@ from engine.supervisor.configuration import load
 
 def configuration(arguments: argparse.Namespace) -> Config:
     """The configuration that the command names."""
-    return load(read(arguments.conf), arguments.state_dir)[0]
+    return load(read(arguments.conf, lenient=arguments.lenient), arguments.state_dir)[0]
 
 
 def spool_path(config: Config) -> str:

@@ -30,6 +30,9 @@ class Grammar:
         self.commands: Commands = self.top.add_subparsers(title="commands", metavar="COMMAND", required=True)
         self.conf = Parser(add_help=False)
         self.conf.add_argument("-c", dest="conf", metavar="PATH", required=True, help="configuration file, or a directory with engine.conf in it")
+        self.conf.add_argument(
+            "--lenient", action="store_true", help="join a domain-macro that goes on behind a comma, and a pattern that a line's end cuts"
+        )
         self.state = Parser(add_help=False)
         self.state.add_argument("--state-dir", metavar="DIR", default="", help="keep spool, log and accounting below DIR")
         self.form = Parser(add_help=False)

@@ -34,7 +34,7 @@ def add(grammar: Grammar) -> None:
 
 
 def run_start(arguments: argparse.Namespace) -> int:
-    return start(Options(conf=arguments.conf, port_offset=arguments.port_offset, state_dir=arguments.state_dir))
+    return start(Options(conf=arguments.conf, port_offset=arguments.port_offset, state_dir=arguments.state_dir, lenient=arguments.lenient))
 
 
 def run_stop(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,11 @@ Made from the directive tables by `python -m engine.config.document`; a test kee
 
 The language is PowerMTA's. `-c` names a file, or a directory with `engine.conf` in it. One directive stands on a line: its name, then
 its values; `#` starts a comment wherever it stands outside double quotes. Names and tags are known in any case of letters. A file name
-is relative to the file it stands in.
+is relative to the file it stands in. `include` takes a file or a wildcard and reads it in its place, at the top level and where the tables below
+have it; a file `config-defaults` beside the main one is read too, weaker than it.
+
+One directive is one line. `--lenient`, an option of every command that reads a configuration, joins what public files break in two, each with a
+warning: a `domain-macro` that goes on behind a comma, and a pattern that a line's end cuts before its closing `/`.
 
 - **Since**: the version from which a directive works; *not yet*: known by name and type, listed at start; *accepted*: has no meaning here.
 - A directive that is *not yet* there, and without which mail would come in or go out that you forbade or relied on, stops the start.
@@ -21,8 +25,8 @@ is relative to the file it stands in.
   the name, and a name written out over one from a macro. A section in a virtual MTA wins over its pool's, and that over those at the top
   level (`domain-precedence`).
 - `<source>`: the narrower network wins, and one named by a listener (`source=NAME`) over all networks.
-- Regular expressions are PCRE's without back references and look-around; case makes no difference (`(?-i)` restores it), and matching
-  time is bounded.
+- Regular expressions are PCRE's without back references, look-around, atomic groups, possessive repetition, conditions and recursion: each is an
+  error where it stands; case makes no difference (`(?-i)` restores it), and matching time is bounded.
 - Without a `<spool>`, mail waits in `/var/spool/engine`.
 """
 

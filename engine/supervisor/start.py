@@ -31,11 +31,12 @@ class Options:
     conf: str
     port_offset: int = 0
     state_dir: str = ""  # absolute, or "" for the configuration's own paths
+    lenient: bool = False  # as in Snapshot; children inherit it with the text
 
 
 def start(options: Options) -> int:
     """Run the engine in the foreground until it is stopped; its exit code.  StartError if it cannot start."""
-    snapshot = read(options.conf)
+    snapshot = read(options.conf, lenient=options.lenient)
     config, problems = load(snapshot, options.state_dir)
     for problem in problems:
         say(str(problem))

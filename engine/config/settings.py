@@ -109,6 +109,23 @@ class DomainSettings:
         v.no_mx, "false", "Bounce when there is no MX: at once (true), at this age, or only at bounce-after (false)."
     )
     bounce_upon_5xx_greeting: bool = directive(v.boolean, "true", "Whether a 5xx greeting bounces the mail.")
+    bounce_upon_transfer_failure: bool = directive(
+        v.boolean, "false", "Bounce when the connection is lost between DATA and the reply to the final dot, instead of trying again."
+    )
+    bounce_upon_pix_transfer_failure: bool = directive(v.boolean, "false", "The same, only where the greeting shows ten asterisks or more.")
+    assume_delivery_upon_data_termination_timeout: bool = directive(
+        v.boolean, "false", "Take a message for delivered when its final dot is not answered in time; not when the connection is lost."
+    )
+    smtp_421_means_mx_unavailable: bool = directive(
+        v.boolean, "false", "421 within a transaction: try the next MX at once, as if this one had not greeted."
+    )
+    smtp_553_means_invalid_mailbox: bool = directive(v.boolean, "true", "553 to RCPT without a status code is 5.1.1.")
+    replace_smtp_421_service_response: bool = directive(v.boolean, "false", "Records and logs say 'service unavailable' for whatever 421 says.")
+    retry_upon_new_mail: bool = directive(v.boolean, "false", "New mail ends a queue's retry-after, within a second.")
+    discard_as_bounce: bool = directive(v.boolean, "false", "type discard: a record of type b instead of d; no DSN.")
+    disable_acct_records: tuple[str, ...] = directive(
+        v.record_types, "", "Types of record that are not written for this destination: d, b, t, tq.", empty=()
+    )
     smtp_hosts: tuple[tuple[v.HostSpec, ...], ...] = directive(
         v.smtp_hosts, "", "Next hops instead of the domain's MXs; , between equals, ; before the next preference.", aliases=("route",), empty=()
     )
@@ -129,6 +146,12 @@ class DomainSettings:
     ignore_pipelining: bool = directive(v.boolean, "false", "Behave as if the peer had not offered PIPELINING.")
     max_events_recorded: int = directive(v.number, "10", "Errors of a queue that are kept in memory, for `show queue` and `why`.")
     track_recipient_events: bool = directive(v.boolean, "false", "Whether the last 50 deliveries, bounces and deferrals of a queue are kept too.")
+    ignore_dsn: bool = directive(v.boolean, "false", "Behave as if the peer had not offered DSN: no RET, ENVID, NOTIFY and ORCPT.")
+    ignore_chunking: bool = directive(v.boolean, "false", "Changes nothing: mail goes out by DATA, never by BDAT.")
+    remove_header: frozenset[bytes] = directive(v.header_names, "", "Header fields that are cut out while a message is sent.", empty=frozenset())
+    pix_bug_workaround: bool = directive(
+        v.boolean, "true", "Send the final dot in a packet of its own where the greeting shows ten asterisks or more."
+    )
     allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
 
 

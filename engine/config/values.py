@@ -426,6 +426,17 @@ def _parse_privacy(arguments: Arguments) -> str:
     return policy
 
 
+def _header_name(text: str) -> bytes:
+    name = text.removesuffix(":").lower()
+    if not name or not all("!" <= char <= "~" and char != ":" for char in name):
+        raise ValueError("not the name of a header field")
+    return name.encode("ascii")
+
+
+def _parse_header_names(arguments: Arguments) -> frozenset[bytes]:
+    return frozenset(_convert(item, offset, _header_name) for item, offset, _ in arguments.list(","))
+
+
 def _name_or_empty(text: str) -> str:
     return _name(text) if text else ""
 
@@ -478,6 +489,7 @@ name_or_empty = one("name", _name_or_empty)
 rate_word = _rate_word
 sign = one("bool or if-x-dkim-options-present", _sign)
 privacy = ValueType("privacy policy", _parse_privacy, secret=True)
+header_names = ValueType("header names", _parse_header_names)
 record_types = many("record types", record_type)
 queue_patterns = many("queue patterns", QueuePattern.parse)
 acct_size = one("size of at least 1M", _acct_size)

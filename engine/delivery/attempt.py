@@ -59,11 +59,15 @@ class Opener:
         failed: Failed | None = None
         permanent = True
         for target in found.targets:
-            route = Route(source.ip, source.ehlo, target.host, target.address, target.port, settings.ignore_pipelining, settings.ignore_8bitmime)
+            route = Route(
+                source.ip, source.ehlo, target.host, target.address, target.port,
+                settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn,
+            )  # fmt: skip
             spare = self._pool.take_along(route)
             if spare is not None:
                 return Spare(spare)
-            blocked = self._reachability.blocked(source.ip, target.address, target.port, monotonic_s(), PROBE_CLAIM_S)
+            remembers = not settings.retry_upon_new_mail  # who wants to try with each new mail does not heed what was
+            blocked = self._reachability.blocked(source.ip, target.address, target.port, monotonic_s(), PROBE_CLAIM_S) if remembers else ""
             result = Failed("4.4.1", blocked + REMEMBERED, _peer(route), None, False) if blocked else await self._open(queue, route)
             if isinstance(result, Connection):
                 return result
@@ -98,6 +102,10 @@ class Opener:
             return self._refused(queue, route, error)
         self._reachability.reached(route.source_ip, route.address, route.port)
         return connection
+
+    def unavailable(self, connection: Connection, why: str) -> None:
+        """The MX of *connection* said 421 to a queue that takes that for "not this host": others are tried before it is again."""
+        self._unreachable(connection.queue, connection.route, why)
 
     def _unreachable(self, queue: Queue, route: Route, why: str) -> Failed:
         wait_s = PROBE_AFTER * delay_ms(queue.settings.retry_after, queue.failures + 1) / 1000

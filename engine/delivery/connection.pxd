@@ -18,14 +18,17 @@ cdef class Connection:
     cdef readonly double began_s
     cdef readonly double deadline_s
     cdef public bint is_idle
+    cdef readonly bint timed_out
+    cdef readonly bint our_doing
     cdef object _state
     cdef object _transport
     cdef object _chunks
     cdef bint _may_write
+    cdef bint _dot_waits
 
     cpdef send(self, transaction, message)
     cpdef quit(self)
-    cpdef abort(self, str why)
+    cpdef abort(self, str why, bint our_doing=*)
     cpdef check(self, double now_s)
     cpdef connection_made(self, transport)
     cpdef data_received(self, bytes data)
@@ -34,6 +37,7 @@ cdef class Connection:
     cdef _finish(self, event)
     cdef _begin_body(self)
     cdef _send_chunks(self, chunks)
+    cdef _write_dot(self)
     cdef _unreadable(self, error)
     cdef _flush(self)
     cdef _set_deadline(self)

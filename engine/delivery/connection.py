@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Protocol, cast
 
+from engine.delivery.outcome import told
 from engine.delivery.pool import Route
 from engine.errors import RemoteProtocolError, SpoolError
 from engine.mail.envelope import Message
@@ -79,7 +80,12 @@ class Connection:
         self.queue = queue
         self.route = route
         self.local_ip = local_ip  # route.source_ip, or what the kernel chose
-        self.client = ClientConnection(route.ehlo, ignore_pipelining=settings.ignore_pipelining, ignore_8bitmime=settings.ignore_8bitmime)
+        self.client = ClientConnection(
+            route.ehlo,
+            ignore_pipelining=settings.ignore_pipelining,
+            ignore_8bitmime=settings.ignore_8bitmime,
+            ignore_dsn=settings.ignore_dsn,
+        )
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction
         self.esmtp = ""  # what it offers, comma separated
@@ -90,10 +96,13 @@ class Connection:
         self.began_s = now_s  # its opening, or its last transaction
         self.deadline_s = now_s + settings.smtp_greeting_timeout_s
         self.is_idle = False
+        self.timed_out = False  # it ended because the peer kept us waiting ...
+        self.our_doing = False  # ... or because we ended it for a reason of ours
         self._state = _State.OPENING
         self._transport: asyncio.Transport | None = None
         self._chunks: Iterator[bytes] | None = None  # what is still to be sent of a large body
         self._may_write = True
+        self._dot_waits = False  # the final dot goes out in a segment of its own, at the next look
 
     # --- what the slot asks -----------------------------------------------------------------------------------------------------------
 
@@ -125,8 +134,9 @@ class Connection:
         self._flush()
         self.deadline_s = self.now_s + QUIT_TIMEOUT_S
 
-    def abort(self, why: str) -> None:
-        """Close at once; a transaction under way is lost, because of *why*."""
+    def abort(self, why: str, our_doing: bool = False) -> None:
+        """Close at once; a transaction under way is lost, because of *why*, which may have nothing to do with the peer."""
+        self.our_doing |= our_doing
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
@@ -135,12 +145,15 @@ class Connection:
     def check(self, now_s: float) -> None:
         """The slot's regular look: close what has passed its deadline."""
         self.now_s = now_s
+        if self._dot_waits and self._transport is not None and not self._transport.get_write_buffer_size():
+            self._write_dot()
         if now_s < self.deadline_s:
             return
         if self.is_idle:
             self.owner.idle_too_long(self)
             self.quit()
         else:
+            self.timed_out = True
             self.abort(f"timed out waiting at {self.client.stage.name}")
 
     # --- asyncio ----------------------------------------------------------------------------------------------------------------------
@@ -211,7 +224,7 @@ class Connection:
             self.opening.set_result(None)
 
     def _refused(self, event: Refused) -> None:
-        why = f"{event.stage.name} was answered {event.reply.text}"
+        why = f"{event.stage.name} was answered {told(self.queue.settings, event.reply)}"
         if self._state is _State.OPENING and not self.opening.done():
             self.opening.set_exception(OpenFailure(why, event.stage, event.reply))
         self.abort(why)
@@ -229,7 +242,11 @@ class Connection:
             return
         if isinstance(body, tuple):
             assert self._transport is not None
-            self._transport.writelines((*body, self.client.end_of_body()))
+            if self.client.masked and self.queue.settings.pix_bug_workaround:
+                self._transport.writelines(body)
+                self._dot_waits = True
+            else:
+                self._transport.writelines((*body, self.client.end_of_body()))
         else:
             self._send_chunks(body)
 
@@ -241,12 +258,20 @@ class Connection:
                 chunk = next(chunks, None)
                 if chunk is None:
                     self._chunks = None
-                    self._transport.write(self.client.end_of_body())
-                    self._set_deadline()
+                    if self.client.masked and self.queue.settings.pix_bug_workaround:
+                        self._dot_waits = True
+                    else:
+                        self._write_dot()
                     return
                 self._transport.write(chunk)
         except SpoolError as error:
             self._unreadable(error)
+
+    def _write_dot(self) -> None:
+        self._dot_waits = False
+        if self.client.stage is Stage.BODY and self._transport is not None:
+            self._transport.write(self.client.end_of_body())
+            self._set_deadline()
 
     def _unreadable(self, error: SpoolError) -> None:
         self._chunks = None

@@ -7,15 +7,19 @@ from typing import NamedTuple
 import msgspec
 
 from engine.bounce.classify import classify
+from engine.config.settings import DomainSettings
 from engine.log import escape
 from engine.mail.envelope import Due, Message
 from engine.mail.record import QueueRecord, RecipientRecord, encode
+from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.retry import again_ms
 from engine.scheduler.scheduler import EXPIRED
 from engine.spool.ops import Settlement
 
 LAST_REPLY_CHARS = 400
+DISCARDED = "x-engine;discarded"
+SERVICE_UNAVAILABLE = "421 service unavailable"
 
 _encode_due = msgspec.msgpack.Encoder().encode
 
@@ -52,6 +56,19 @@ _ACTIONS = {"d": "relayed", "b": "failed", "t": "delayed"}
 _WORDS = {"d": "delivered", "b": "bounced", "t": "deferred"}
 
 
+def told(settings: DomainSettings, reply: Reply) -> str:
+    """*reply* on one line, as records and logs have it: replace-smtp-421-service-response keeps what a 421 says out of them."""
+    return SERVICE_UNAVAILABLE if reply.code == 421 and settings.replace_smtp_421_service_response else reply.text
+
+
+def refusal(settings: DomainSettings, row: Row, reply: Reply, at_rcpt: bool) -> Result:
+    """*row* bounces, because of a 5xx *reply*; a bare 553 to RCPT says "no such mailbox" under smtp-553-means-invalid-mailbox."""
+    status = reply.status
+    if at_rcpt and reply.code == 553 and status == "5.0.0" and settings.smtp_553_means_invalid_mailbox:
+        status = "5.1.1"
+    return Result(row, "b", status, f"smtp;{reply.text}")
+
+
 def deferral(queue: Queue, row: Row, status: str, diag: str, now_ms: int, may_expire: bool) -> Result:
     """*row* is tried again after retry-recipients-after; or it bounces, if its time is over and the clock can be believed."""
     settings, due = queue.settings, row.due
@@ -67,6 +84,8 @@ def deferral(queue: Queue, row: Row, status: str, diag: str, now_ms: int, may_ex
 def settlement(queue: Queue, message: Message, id_text: str, result: Result, peer: Peer, now_ms: int) -> Settlement:
     """What the spool process is told about *result*."""
     row, due = result.row, result.row.due
+    if queue.settings.disable_acct_records and result.type in queue.settings.disable_acct_records:
+        return _without_record(result, now_ms)
     record = RecipientRecord(
         result.type, now_ms, due.queued_ms, message.return_path, due.address, due.orcpt, _ACTIONS[result.type], result.status, result.diag,
         peer.mta, message.src_type, message.src_mta, queue.settings.type, peer.source_ip, peer.address, peer.esmtp,
@@ -75,11 +94,24 @@ def settlement(queue: Queue, message: Message, id_text: str, result: Result, pee
     )  # fmt: skip
     if result.type != "t":
         return Settlement(row.key, encode(record))
-    later = Due(
-        due.address, due.queued_ms, due.orcpt, due.notify, due.pool, due.attempts + 1, due.first_attempt_ms or now_ms,
-        result.diag.removeprefix("smtp;")[:LAST_REPLY_CHARS],
-    )  # fmt: skip
-    return Settlement(row.key, encode(record), result.again_ms, _encode_due(later))
+    return Settlement(row.key, encode(record), result.again_ms, _encode_due(_later(result, now_ms)))
+
+
+def _later(result: Result, now_ms: int) -> Due:
+    """What is known of a recipient after an attempt that failed for now."""
+    due = result.row.due
+    return msgspec.structs.replace(
+        due,
+        attempts=due.attempts + 1,
+        first_attempt_ms=due.first_attempt_ms or now_ms,
+        last_reply=result.diag.removeprefix("smtp;")[:LAST_REPLY_CHARS],
+    )
+
+
+def _without_record(result: Result, now_ms: int) -> Settlement:
+    if result.type != "t":
+        return Settlement(result.row.key, b"")
+    return Settlement(result.row.key, b"", result.again_ms, _encode_due(_later(result, now_ms)))
 
 
 def put_aside(row: Row, why: str, again_ms: int) -> Settlement:

@@ -21,6 +21,7 @@ class Route(NamedTuple):
     port: int
     ignore_pipelining: bool = False
     ignore_8bitmime: bool = False
+    ignore_dsn: bool = False
 
 
 class IdlePool:

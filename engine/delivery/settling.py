@@ -113,7 +113,8 @@ class Settler:
         """A tq record and a log line: no MX of *queue* could be found, reached or greeted."""
         self.events.queue_failed(queue.number, queue.settings.max_events_recorded, f"{status} {why}", peer, now_ms)
         safe = escape(why)
-        self._link.submit(Settle([], None, [queue_record(queue, status, f"smtp;{status} {safe}", peer, now_ms)]), self._stored)
+        if "tq" not in queue.settings.disable_acct_records:
+            self._link.submit(Settle([], None, [queue_record(queue, status, f"smtp;{status} {safe}", peer, now_ms)]), self._stored)
         hold_s = max(0, queue.hold_until_ms - now_ms) / 1000
         where = f"source={peer.source_ip or '-'} mx={peer.host or '-'}[{peer.address}]"
         self._log.event("queue-failed", f'queue={queue.name} {where} status={status} reason="{safe}" again_in={hold_s:.0f}s')

@@ -10,8 +10,9 @@ from engine.clock import monotonic_s, wall_ms
 from engine.delivery.attempt import Failed, Opener, Spare
 from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
+from engine.delivery.content import without_fields
 from engine.delivery.destination import Destinations
-from engine.delivery.outcome import NOWHERE, Peer, Result, deferral
+from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, deferral, refusal, told
 from engine.delivery.pool import IdlePool
 from engine.delivery.settling import Settler
 from engine.delivery.sources import Source, Sources
@@ -121,7 +122,7 @@ class Slot:
         for task in list(self._openings):
             task.cancel()
         for connection in list(self._connections):
-            connection.abort(why)
+            connection.abort(why, True)
 
     def _now_ms(self) -> int:
         """The wall clock, looked at with suspicion: every tick, and at once if it has jumped since."""
@@ -271,9 +272,12 @@ class Slot:
     def body_of(self, connection: Connection) -> tuple[bytes, ...] | Iterator[bytes]:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
+        unwanted = transaction.queue.settings.remove_header
         if message.body.size_bytes <= LARGE_BODY_BYTES:
-            return (message.prefix, self._reader.body(message.body, transaction.message))
-        return chain((message.prefix,), self._reader.body_chunks(message.body, transaction.message))
+            body = (message.prefix, self._reader.body(message.body, transaction.message))
+            return tuple(without_fields(body, unwanted)) if unwanted else body
+        chunks = chain((message.prefix,), self._reader.body_chunks(message.body, transaction.message))
+        return without_fields(chunks, unwanted) if unwanted else chunks
 
     def body_unreadable(self, connection: Connection, error: SpoolError) -> None:
         """See `connection.Owner`."""
@@ -316,6 +320,7 @@ class Slot:
         """See `connection.Owner`."""
         transaction, message = _under_way(connection)
         queue, now_ms = transaction.queue, self._now_ms()
+        settings = queue.settings
         others_accepted = len(outcomes) > 1 and any(_was_accepted(outcome) for outcome in outcomes)
         reused = connection.transactions > 1
         results: list[Result] = []
@@ -331,10 +336,14 @@ class Slot:
                 at_once.append(row)
             elif verdict.fate is Fate.BOUNCE:
                 connection.refusals += 1
-                results.append(Result(row, "b", reply.status, f"smtp;{reply.text}"))
+                results.append(refusal(settings, row, reply, outcome.stage is Stage.RCPT))
+            elif reply.code == 421 and settings.smtp_421_means_mx_unavailable and outcome.stage is not Stage.FINAL_DOT:
+                at_once.append(row)  # by another MX
             else:
                 connection.refusals += 1
-                results.append(deferral(queue, row, reply.status, f"smtp;{reply.text}", now_ms, self.scheduler.may_expire))
+                results.append(deferral(queue, row, reply.status, f"smtp;{told(settings, reply)}", now_ms, self.scheduler.may_expire))
+        if closes and settings.smtp_421_means_mx_unavailable:
+            self._note_421(connection, outcomes)
         if results:
             self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
         if at_once:
@@ -356,20 +365,40 @@ class Slot:
             if row.key not in queue.in_flight:
                 continue  # settled before that fault
             if outcome is None:
-                results.append(deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({lost.stage.name})", now_ms, self.scheduler.may_expire))
+                results.append(self._broken_off(connection, row, lost.stage, why, now_ms))
             elif judge(outcome.stage.name, outcome.reply, None in replies).fate is Fate.BOUNCE:
-                results.append(Result(row, "b", outcome.reply.status, f"smtp;{outcome.reply.text}"))
+                results.append(refusal(queue.settings, row, outcome.reply, outcome.stage is Stage.RCPT))
             else:
-                results.append(deferral(queue, row, outcome.reply.status, f"smtp;{outcome.reply.text}", now_ms, self.scheduler.may_expire))
+                reply, may_expire = outcome.reply, self.scheduler.may_expire
+                results.append(deferral(queue, row, reply.status, f"smtp;{told(queue.settings, reply)}", now_ms, may_expire))
         self.settler.settle(queue, transaction.message, message, results, _peer(connection, message), now_ms)
 
+    def _broken_off(self, connection: Connection, row: Row, stage: Stage, why: str, now_ms: int) -> Result:
+        """*row* had been accepted, or not yet answered, when the connection ended at *stage*: as a rule it is tried again."""
+        queue = connection.queue
+        settings = queue.settings
+        if stage in (Stage.BODY, Stage.FINAL_DOT) and not connection.our_doing:
+            if connection.timed_out and stage is Stage.FINAL_DOT and settings.assume_delivery_upon_data_termination_timeout:
+                return Result(row, "d", "2.0.0", f"x-engine;taken for delivered: {why}")
+            if settings.bounce_upon_transfer_failure or (settings.bounce_upon_pix_transfer_failure and connection.client.masked):
+                return Result(row, "b", "5.4.2", f"smtp;5.4.2 {why} ({stage.name})")
+        return deferral(queue, row, "4.4.2", f"smtp;4.4.2 {why} ({stage.name})", now_ms, self.scheduler.may_expire)
+
+    def _note_421(self, connection: Connection, outcomes: Sequence[RecipientOutcome]) -> None:
+        """Under smtp-421-means-mx-unavailable: the next connection goes to another MX, if there is one."""
+        for outcome in outcomes:
+            if outcome.reply.code == 421:
+                self._opener.unavailable(connection, f"{outcome.stage.name} was answered {told(connection.queue.settings, outcome.reply)}")
+                return
+
     def _discard(self, queue: Queue, now_ms: int) -> None:
-        """type discard: every recipient is delivered to nowhere."""
+        """type discard: every recipient is delivered to nowhere, or said to have bounced there."""
+        kind, status = ("b", "5.0.0") if queue.settings.discard_as_bounce else ("d", "2.0.0")
         end_s = monotonic_s() + TURN_S
         while not self.settler.full and monotonic_s() < end_s and (transaction := self.scheduler.take(queue, now_ms)) is not None:
             message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
             if message is not None:
-                results = [Result(row, "d", "2.0.0", "x-engine;discarded") for row in transaction.rows]
+                results = [Result(row, kind, status, DISCARDED) for row in transaction.rows]
                 self.settler.settle(queue, transaction.message, message, results, Peer(size_bytes=_size_bytes(message)), now_ms)
         if queue.window and self.scheduler.ready.pop(queue.number, None) is not None:
             self.scheduler.ready[queue.number] = queue  # to the end of the line: others are served between two turns of a long one

@@ -171,7 +171,7 @@ class _Worker:
         self._log.event("fault", escape(told, 4000))
         connection = context.get("protocol")
         if isinstance(connection, Connection):
-            connection.abort("an internal fault, see the log")
+            connection.abort("an internal fault, see the log", True)
         else:
             self._status = os.EX_SOFTWARE
             self._stop()

@@ -43,6 +43,7 @@ class Held(NamedTuple):
     until_ms: int
     failures: int
     by: str
+    upon_new_mail: bool = False  # new mail ends it
 
 
 class Doom(NamedTuple):

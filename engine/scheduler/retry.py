@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from zlib import crc32
 
+from engine.mail.envelope import Due
+
 JITTER = 0.1  # of the delay; it only lengthens, so a configured minimum holds
+UPON_NEW_MAIL_MS = 1000  # retry-upon-new-mail: a stream of new mail makes one attempt in so long
 
 
 def delay_ms(steps_s: Sequence[float], failures: int) -> int:
@@ -26,3 +29,13 @@ def expiry_ms(queued_ms: int, bounce_after_s: float) -> int:
 def again_ms(now_ms: int, wait_s: float, message: bytes, queue: int, queued_ms: int, bounce_after_s: float) -> int:
     """When a deferred recipient is due again.  Never later than its expiry: the expiry scan relies on it."""
     return min(now_ms + jittered_ms(int(wait_s * 1000), message, queue), expiry_ms(queued_ms, bounce_after_s))
+
+
+def scan_pause_ms(bounce_after_s: float) -> int:
+    """Between two looks at the rows of a queue: at the latest a twentieth of bounce-after too late is a recipient bounced that no scan foresaw."""
+    return max(1000, int(bounce_after_s * 50))
+
+
+def expired_diag(due: Due) -> str:
+    """The diagnostic of a recipient that is too old: what its host said last."""
+    return f"smtp;{due.last_reply}" if due.last_reply else "x-engine;bounce-after has passed without an attempt"

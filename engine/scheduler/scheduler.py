@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
 from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, whole_messages
-from engine.scheduler.retry import delay_ms, expiry_ms
+from engine.scheduler.retry import UPON_NEW_MAIL_MS, delay_ms, expired_diag, expiry_ms, scan_pause_ms
 from engine.scheduler.timers import Timers
 
 WINDOW_ROWS = 20_000  # rows in memory over all queues of a slot
@@ -58,14 +58,21 @@ class Scheduler:
             queue = self.queues[number] = Queue(number, name, self._settings(domain, vmta))
             held = self.held.pop(number, None)
             if held is not None:
-                queue.hold_until_ms, queue.failures, queue.held_by = held
+                queue.hold_until_ms, queue.failures, queue.held_by, _ = held
         return queue
 
     def announce(self, number: int, stamp_ms: int) -> bool:
         """New rows, due at *stamp_ms* or later, were committed to queue *number*.  False: it is not in memory, `add` it and say so again."""
         queue = self.queues.get(number)
         if queue is None:
-            return number in self.held  # it will be read when its timer rings
+            held = self.held.get(number)
+            if held is not None and held.upon_new_mail:
+                self.held[number] = held._replace(until_ms=min(held.until_ms, stamp_ms + UPON_NEW_MAIL_MS))
+                self.timers.wake(number, self.held[number].until_ms)
+            return held is not None  # it will be read when its timer rings
+        if queue.hold_until_ms and queue.settings.retry_upon_new_mail:
+            queue.hold_until_ms = min(queue.hold_until_ms, stamp_ms + UPON_NEW_MAIL_MS)
+            self.timers.wake(number, queue.hold_until_ms)
         if queue.frontier is not None and due_ms(queue.frontier) >= stamp_ms:
             self._read_again(queue, stamp_ms)
         self._want(queue)
@@ -181,7 +188,7 @@ class Scheduler:
         if queue.more or queue.failures:
             if not 0 < self.timers.at_ms(number) <= queue.hold_until_ms:
                 return
-            self.held[number] = Held(queue.hold_until_ms, queue.failures, queue.held_by)
+            self.held[number] = Held(queue.hold_until_ms, queue.failures, queue.held_by, queue.settings.retry_upon_new_mail)
         else:
             self._scans.forget(number)
         del self.queues[number]
@@ -223,7 +230,7 @@ class Scheduler:
     def expire(self, queue: Queue, row: Row) -> None:
         """*row*, just taken out of the window, is too old."""
         self.rows -= 1
-        self._lose(queue, row, EXPIRED, _expired_diag(row.due))
+        self._lose(queue, row, EXPIRED, expired_diag(row.due))
 
     def _bury_first(self, queue: Queue, now_ms: int) -> bool:
         """True: there are casualties enough, and the window of *queue*, which would make more, waits on disk for a moment."""
@@ -283,7 +290,7 @@ class Scheduler:
         """None: open a connection for *queue*.  Otherwise why not; the queue has been put where it will be found when that changes."""
         wait = self._obstacle(queue, now_ms)
         if not self._scans.at_ms(queue.number) and queue.scan is None:
-            self._scans.wake(queue.number, now_ms + _scan_pause_ms(queue))
+            self._scans.wake(queue.number, now_ms + scan_pause_ms(queue.settings.bounce_after_s))
         if wait is not None:
             queue.stopped_by(wait.limit, now_ms)
             self.ready.pop(queue.number, None)
@@ -464,12 +471,12 @@ class Scheduler:
         if expired:
             self._drop_from_window(queue, {row.key for row in expired})
             for row in expired:
-                self._lose(queue, row, EXPIRED, _expired_diag(row.due))
+                self._lose(queue, row, EXPIRED, expired_diag(row.due))
             if queue.more:
                 self._want(queue)
         if complete:
             queue.scan = None
-            pause_ms = _scan_pause_ms(queue)
+            pause_ms = scan_pause_ms(queue.settings.bounce_after_s)
             least_ms = max(min(pause_ms, SCAN_EVERY_MS), queue.scan_spared // SCAN_SPARED_PER_MS)
             self._scans.wake(queue.number, max(now_ms + least_ms, min(now_ms + pause_ms, queue.scan_earliest_ms)))
             self.retire(queue)
@@ -489,12 +496,3 @@ class Scheduler:
 
 def _virtual_mta_line(queue: Queue) -> str:
     return f"virtual-mta {queue.vmta} max-smtp-out"
-
-
-def _scan_pause_ms(queue: Queue) -> int:
-    """At the latest a twentieth of bounce-after too late is a recipient bounced that no scan foresaw."""
-    return max(1000, int(queue.settings.bounce_after_s * 50))
-
-
-def _expired_diag(due: Due) -> str:
-    return f"smtp;{due.last_reply}" if due.last_reply else "x-engine;bounce-after has passed without an attempt"

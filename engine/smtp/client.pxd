@@ -2,9 +2,11 @@ cdef class ClientConnection:
     cdef str _ehlo_name
     cdef bint _ignore_pipelining
     cdef bint _ignore_8bitmime
+    cdef bint _ignore_dsn
     cdef bint _pipelining
     cdef readonly object stage
     cdef readonly object extensions
+    cdef readonly bint masked
     cdef bytes _held
     cdef readonly bint progressed
     cdef list _out

@@ -21,6 +21,7 @@ from engine.smtp.extensions import read_extensions
 
 MAX_REPLY_BYTES = 64 * 1024
 _QUOTED_BYTES = 100  # of a malformed reply, in the error's text
+_MASKED_STARS = 10  # in a greeting: so many are what a Cisco PIX leaves of it
 
 
 class Stage(Enum):
@@ -111,17 +112,19 @@ class ClientConnection:
     """One connection to a peer, from its greeting; after every call, what `to_send` gives must be written."""
 
     __slots__ = (
-        "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_pipelining", "_mail_stands", "_next",
-        "_out", "_outcomes", "_pipelining", "_transaction", "extensions", "progressed", "stage",
+        "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_dsn", "_ignore_pipelining", "_mail_stands",
+        "_next", "_out", "_outcomes", "_pipelining", "_transaction", "extensions", "masked", "progressed", "stage",
     )  # fmt: skip
 
-    def __init__(self, ehlo_name: str, *, ignore_pipelining: bool = False, ignore_8bitmime: bool = False) -> None:
+    def __init__(self, ehlo_name: str, *, ignore_pipelining: bool = False, ignore_8bitmime: bool = False, ignore_dsn: bool = False) -> None:
         self._ehlo_name = ehlo_name
         self._ignore_pipelining = ignore_pipelining
         self._ignore_8bitmime = ignore_8bitmime
+        self._ignore_dsn = ignore_dsn
         self._pipelining = False
         self.stage = _GREETING
         self.extensions: Mapping[str, str] = {}
+        self.masked = False  # its greeting is starred out: a firewall of the PIX kind stands between
         self._held = b""  # the start of a reply
         self.progressed = False  # the last `receive` was given the end of a reply, not only a part of one
         self._out: list[bytes] = []
@@ -273,6 +276,7 @@ class ClientConnection:
         elif stage is _QUIT:
             self.stage = _CLOSED
         elif code < 300 and stage is _GREETING:
+            self.masked = data.count(b"*", at, end) >= _MASKED_STARS
             self._hello("EHLO", _EHLO)
         elif code < 300:
             if stage is _EHLO:
@@ -372,7 +376,7 @@ class ClientConnection:
             raise LocalProtocolError("a transaction without recipients")
         offered = self.extensions
         eight_bit = transaction.eight_bit and not self._ignore_8bitmime and "8BITMIME" in offered
-        dsn = "DSN" in offered
+        dsn = "DSN" in offered and not self._ignore_dsn
         commands = [
             write_mail(
                 transaction.sender,

@@ -182,6 +182,8 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     v.size.name: st.integers(0, 1 << 40),
     v.smtp_hosts.name: st.lists(st.lists(_HOST, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
     v.name.name: st.just("{default}"),
+    v.record_types.name: st.lists(st.sampled_from(["d", "b", "t", "tq"]), unique=True).map(tuple),
+    v.header_names.name: st.frozensets(st.sampled_from([b"received", b"x-a", b"x-b"])),
     "smtp|discard|pipe|file|http-delivery": st.sampled_from(["smtp", "discard"]),
 }
 
@@ -200,6 +202,8 @@ def render(type_name: str, value: Any) -> str:
         return ",".join(units.format_seconds(int(item)) for item in value)
     if type_name == v.smtp_hosts.name:
         return "; ".join(", ".join(render_host(host) for host in group) for group in value) or '""'
+    if type_name in (v.record_types.name, v.header_names.name):
+        return ", ".join(item.decode() if isinstance(item, bytes) else item for item in value) or '""'
     return str(value)
 
 

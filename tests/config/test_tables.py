@@ -105,7 +105,6 @@ def said(scope: str, line: str) -> list[str]:
         ("domain *", "auth-username me", 'auth-username ""'),
         ("domain *", "use-dane true", "use-dane false"),
         ("domain *", "use-mta-sts true", "use-mta-sts false"),
-        ("domain *", "remove-header x-a", 'remove-header ""'),
         ("virtual-mta m", "max-smtp-msg-rate 10/h", "max-smtp-msg-rate unlimited"),
         ("virtual-mta m", "use-proxy p", 'use-proxy ""'),
         ("", "alias a b@c.example", ""),

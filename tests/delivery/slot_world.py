@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import Any, cast
 
+import msgspec
+
 from engine.config.settings import DomainSettings
 from engine.delivery import slot as slot_module
 from engine.delivery.attempt import Failed, Spare
@@ -24,6 +26,8 @@ from engine.process import SharedCount
 from engine.scheduler.queue import Queue
 from engine.scheduler.scheduler import Scheduler
 from engine.spool.ops import Settle
+
+decode_due = msgspec.msgpack.Decoder(Due).decode
 
 EHLO = b"250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n"
 
@@ -49,9 +53,13 @@ class FakeTransport:
         self.written = b""
         self.closing = False
         self.writes = 0
+        self.unsent = 0
 
     def set_write_buffer_limits(self, high: int) -> None:
         """Not looked at."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def is_closing(self) -> bool:
         return self.closing
@@ -94,6 +102,8 @@ class SlotWorld:
         self.connections: list[Connection] = []
         self.chunks: Callable[[], Any] = lambda: iter(())  # of a body over 256 KB
         self.size_bytes = 6
+        self.content = b"body\r\n"
+        self.prefix = b""
         self.address = "192.0.2.1"
         self.now_ms = slot_module.wall_ms()
         self.log = Log()
@@ -136,10 +146,10 @@ class SlotWorld:
 
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         body = Body(1, 1, 20, self.size_bytes, 0)
-        return {each: Message(body, "a@b.example", b"", 1, False, True, "", "", "smtp", "h (127.0.0.1)", "") for each in ids}
+        return {each: Message(body, "a@b.example", self.prefix, 1, False, True, "", "", "smtp", "h (127.0.0.1)", "") for each in ids}
 
     def body(self, body: Body, message_id: bytes) -> bytes:
-        return b"body\r\n"
+        return self.content
 
     def body_chunks(self, body: Body, message_id: bytes) -> Any:
         return self.chunks()
@@ -155,10 +165,10 @@ class SlotWorld:
         for operation, done in waiting:
             if isinstance(operation, Settle):
                 for row in operation.rows:
-                    due = self.disk.pop(row.key)
+                    del self.disk[row.key]
                     if row.again_ms:
                         number = int.from_bytes(row.key[:4], "big")
-                        self.disk[due_key(number, 50, row.again_ms, row.key[13:25], int.from_bytes(row.key[25:], "big"))] = due
+                        self.disk[due_key(number, 50, row.again_ms, row.key[13:25], int.from_bytes(row.key[25:], "big"))] = decode_due(row.due)
                 self.records.append(operation)
             done(None)
 

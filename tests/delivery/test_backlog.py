@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from engine.config.settings import DomainSettings
 from engine.delivery.backlog import Backlog
 from engine.delivery.ownership import Ownership
 from engine.mail.envelope import Due, due_key
@@ -18,7 +19,7 @@ NAMES = {1: "d.example/mine", 2: "d.example/theirs", 3: "d.example/gone"}
 
 def backlog(fallback: bool) -> tuple[Backlog, Scheduler, list[str]]:
     """A Backlog over three queues with rows: of our virtual MTA, of another slot's, and of one that is configured no more."""
-    settings: Any = SimpleNamespace(type="smtp", bounce_after_s=60.0, max_smtp_out=5)
+    settings = DomainSettings(bounce_after_s=60.0, max_smtp_out=5)
     scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
     said: list[str] = []
     log = SimpleNamespace(event=lambda kind, text: said.append(f"{kind} {text}"))
@@ -61,7 +62,7 @@ def test_the_search_at_start_finds_the_same() -> None:
 
 def behind(due: list[tuple[bytes, Due]]) -> tuple[Backlog, Scheduler]:
     """A Backlog whose queue 1 has the rows *due*, with new mail stamped up to 1,000,000, as after a step of the wall clock back from there."""
-    settings: Any = SimpleNamespace(type="smtp", bounce_after_s=1e6, max_smtp_out=5, max_rcpt_per_message=5, retry_after=(50.0,))
+    settings = DomainSettings(bounce_after_s=1e6, max_smtp_out=5, max_rcpt_per_message=5, retry_after=(50.0,))
     scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
 
     def read(number: int, after: bytes | None, until_ms: int, most: int) -> tuple[list[tuple[bytes, Due]], int | None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+from engine.config.settings import DomainSettings
 from engine.delivery.settling import BURIED_MOST, Settler
 from engine.mail.envelope import Body, Due, Message
 from engine.scheduler.queue import Queue, Row
@@ -21,9 +22,7 @@ class Burial:
     """A Settler with a real scheduler, between a disk and a spool process that only listen."""
 
     def __init__(self) -> None:
-        settings: Any = SimpleNamespace(
-            type="smtp", bounce_after_s=60.0, max_smtp_out=5, max_events_recorded=10, track_recipient_events=False
-        )
+        settings = DomainSettings(bounce_after_s=60.0, max_smtp_out=5)
         self.scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
         self.queue: Queue = self.scheduler.add(1, "d.example/v")
         self.submitted: list[tuple[Settle, Callable[[str | None], None]]] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.config.settings import DomainSettings
 from engine.delivery.outcome import Peer, Result
 from engine.delivery.settling import DSN_WAIT_MS, Settler
 from engine.mail.envelope import Body, Due, Message
@@ -73,9 +74,7 @@ def settler() -> tuple[Settler, FakeScheduler, FakeLink]:
 
 def test_a_dsn_that_cannot_be_stored_sends_nothing_twice(settler: tuple[Settler, FakeScheduler, FakeLink]) -> None:
     made, scheduler, link = settler
-    queue: Any = SimpleNamespace(
-        number=1, name="d.example/v", vmta="v", settings=SimpleNamespace(type="smtp", max_events_recorded=10, track_recipient_events=False)
-    )
+    queue: Any = SimpleNamespace(number=1, name="d.example/v", vmta="v", settings=DomainSettings())
     results = [
         Result(row(0), "d", "2.0.0", "smtp;250 ok"),
         Result(row(1), "b", "5.1.1", "smtp;550 no"),

@@ -43,7 +43,7 @@ class Sink:
         self._session, self._options = session, options
 
     def __enter__(self) -> Self:
-        self._listener = socket.socket()
+        self._listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if size := int(getattr(self._session, "receive_buffer_bytes", 0)):
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)  # connections inherit it

@@ -89,6 +89,26 @@ def test_pipelined_group_and_parameters() -> None:
     assert start(ready(), ONE).startswith(b"MAIL FROM:<a@example.com> SIZE=1000\r\n"), "no BODY= for 7-bit content"
 
 
+def test_dsn_is_not_asked_for_where_it_is_ignored() -> None:
+    transaction = Transaction("a@b", ("b@example.net",), 5, False, "HDRS", "id", ("NOTIFY=NEVER",))
+    assert start(ready(ignore_dsn=True), transaction) == b"MAIL FROM:<a@b> SIZE=5\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+
+
+@pytest.mark.parametrize(
+    ("greeting", "masked"),
+    [
+        (b"220 **********\r\n", True),
+        (b"220-mx\r\n220 ***2****0**200*********\r\n", True),
+        (b"220-a\r\n220 b************\r\n", True),
+        (b"220 mx ****\r\n", False),
+    ],
+)
+def test_a_greeting_that_is_starred_out_is_noticed(greeting: bytes, masked: bool) -> None:
+    client = ClientConnection("me.example")
+    client.receive(greeting)
+    assert client.masked is masked
+
+
 @pytest.mark.parametrize("address", ["a\r\nRSET@b", "a\n@b", "\xe4@b", "a\0@b"])
 def test_addresses_that_cannot_stand_in_a_command(address: str) -> None:
     client = ready()

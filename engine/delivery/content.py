@@ -1,0 +1,62 @@
+"""What leaves of a message's content: remove-header cuts fields out of the wire form while it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+NAME_MAX_BYTES = 1000  # of a line, before its colon: longer is no field of anybody's
+
+
+def without_fields(chunks: Iterable[bytes], names: frozenset[bytes]) -> Iterator[bytes]:
+    """*chunks*, a message cut anywhere, without the header fields of these lower-case *names*, folded lines included; all else as it is.
+
+    What is held back is less than NAME_MAX_BYTES: the start of a line while its name may still be one of them.
+    """
+    pieces = iter(chunks)
+    cutter = _Cutter(names)
+    for chunk in pieces:
+        kept = cutter.feed(chunk)
+        if kept:
+            yield kept
+        if cutter.done:
+            yield from pieces
+            return
+    if cutter.held:
+        yield cutter.held
+
+
+class _Cutter:
+    """Reads a header section line by line; `done` after its empty line."""
+
+    def __init__(self, names: frozenset[bytes]) -> None:
+        self._names = names
+        self._cuts = False  # the field that we are in is unwanted
+        self._inside = False  # a line has begun whose fate is known
+        self.held = b""
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What is to be kept of *chunk* and of what was held."""
+        data = self.held + chunk
+        self.held = b""
+        kept: list[bytes] = []
+        at, size = 0, len(data)
+        while at < size:
+            end = data.find(b"\n", at) + 1
+            if not self._inside:
+                if end and data[at:end] in (b"\r\n", b"\n"):
+                    self.done = True
+                    kept.append(data[at:])
+                    break
+                line = data[at : end or size]
+                if not line.startswith((b" ", b"\t")):
+                    name, colon, _ = line.partition(b":")
+                    if not colon and not end and len(line) < NAME_MAX_BYTES:
+                        self.held = line
+                        break
+                    self._cuts = bool(colon) and name.rstrip(b" \t").lower() in self._names
+            if not self._cuts:
+                kept.append(data[at : end or size])
+            self._inside = not end
+            at = end or size
+        return b"".join(kept)

@@ -107,14 +107,15 @@ class DomainPattern:
 
 
 def literal_address(domain: str) -> Address | None:
-    """The address of an address literal `[10.1.0.2]` or `[IPv6:2001::1]`; None if *domain* is none."""
+    """The address of an address literal `[10.1.0.2]` or `[IPv6:2001::1]`, IPv4 in IPv6 as IPv4; None if *domain* is none."""
     if not (domain.startswith("[") and domain.endswith("]")):
         return None
     inner = domain[1:-1]
     try:
-        return parse_address(inner[5:] if inner[:5].lower() == "ipv6:" else inner)
+        address = parse_address(inner[5:] if inner[:5].lower() == "ipv6:" else inner)
     except ValueError:
         return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
 
 
 class NetworkMap(Generic[T]):

@@ -47,6 +47,14 @@ class Raw(NamedTuple):
     joints: tuple[tuple[int, int], ...] = ()  # where each further line begins in `text`, and its number
 
 
+def place_in(file: str, number: int, column: int, joints: tuple[tuple[int, int], ...] = ()) -> Place:
+    """The place of *column* in line *number*, or in the one that was joined to it there (*joints* as in Raw)."""
+    for start, joined in reversed(joints):
+        if column > start:
+            return Place(file, joined, column - start)
+    return Place(file, number, column)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line that says something."""
@@ -84,7 +92,7 @@ def _line(file: str, line: Raw) -> Line:
         return Line("bad", Place(file, number, 1), f"a line of more than {MAX_LINE} characters", "", 1)
     if control := _CONTROL.search(raw):
         what = "a byte that is not UTF-8" if control[0] >= "\ud800" else f"the control character {control[0]!r}"
-        return Line("bad", Place(file, number, control.start() + 1), f"{what} is not allowed here", "", 1)
+        return Line("bad", place_in(file, number, control.start() + 1, joints), f"{what} is not allowed here", "", 1)
     text = without_comment(raw)
     commented = len(text) < len(raw)
     body = text.rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.config.continuation import whole_lines
-from engine.config.lexer import Arguments, Line, Place, ValueProblem, lex_lines
+from engine.config.lexer import Arguments, Line, Place, ValueProblem, lex_lines, place_in
 from engine.config.problem import Problems
 from engine.config.snapshot import Snapshot, is_wild, resolve, text_of
 from engine.config.stanza import STANZAS, holders
@@ -30,11 +30,7 @@ class Statement:
 
     def place_of(self, offset: int) -> Place:
         """The place *offset* characters into the argument."""
-        column = self.argument_column + offset
-        for start, number in reversed(self.joints):
-            if column > start:
-                return Place(self.place.file, number, column - start)
-        return Place(self.place.file, self.place.line, column)
+        return place_in(self.place.file, self.place.line, self.argument_column + offset, self.joints)
 
 
 @dataclass(slots=True)

@@ -166,6 +166,18 @@ def test_address_literal(world: World) -> None:
     assert not dns.queries
 
 
+def test_an_address_literal_obeys_the_sections_for_its_network(world: World) -> None:
+    """The narrower of two networks says which port; a name that happens to resolve into them obeys neither."""
+    sink = world.sink(MX1)
+    sections = f"<domain [127/8]>\ndefault-smtp-port 1\n</domain>\n<domain [127.0.0.16/28]>\ndefault-smtp-port {sink.port}\n</domain>\n"
+    engine, dns = world.start({}, sections, port=2)
+    send(engine, f"near@[{MX1}]", f"far@[{MX1.replace('21', '99')}]", "by-name@mx1.example")
+    (message,) = sink.wait_for_messages(1)
+    assert message.recipients == (f"near@[{MX1}]",)
+    assert first(engine, "d")["dlvDestinationIp"] == MX1
+    assert not [name for name, *_ in dns.queries if "127" in str(name)]
+
+
 def test_idna_domain_as_a_labels(world: World) -> None:
     sink = world.sink(MX1)
     engine, _ = world.start({"xn--bcher-kva.example": {"MX": ["10 mx1.example"]}})

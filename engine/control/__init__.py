@@ -1,6 +1,20 @@
 """Request and response over a Unix socket, one row per command.  Imports leaves only."""
 
-from engine.control.client import ask, ask_spool, wait_until_closed
+from engine.control.client import ask, ask_spool, spool_conversation, wait_until_closed
 from engine.control.protocol import COMMANDS, Child, Command, Request, Response, Status, Stopping
+from engine.control.views import Standing
 
-__all__ = ["COMMANDS", "Child", "Command", "Request", "Response", "Status", "Stopping", "ask", "ask_spool", "wait_until_closed"]
+__all__ = [
+    "COMMANDS",
+    "Child",
+    "Command",
+    "Request",
+    "Response",
+    "Standing",
+    "Status",
+    "Stopping",
+    "ask",
+    "ask_spool",
+    "spool_conversation",
+    "wait_until_closed",
+]

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,16 +24,16 @@ class NotRunning(EngineError):
     """Nobody answers on the socket."""
 
 
-def ask(path: str, command: str, timeout_s: float = 10.0) -> Any:
-    """The supervisor's answer to *command*, as its row in COMMANDS says.  NotRunning; EngineError with the reason it refused."""
+def ask(path: str, command: str | protocol.Request, timeout_s: float = 10.0) -> Any:
+    """The answer to *command*, as its row in COMMANDS says.  NotRunning; EngineError with the reason it refused."""
     with _connected(path, timeout_s) as connection:
-        return _exchange(connection, command)
+        return _exchange(connection, protocol.Request(command) if isinstance(command, str) else command)
 
 
 def wait_until_closed(path: str, command: str, timeout_s: float) -> bool:
     """Ask *command* ("stop") and wait until the engine has ended: whether it did within *timeout_s*."""
     with _connected(path, timeout_s) as connection:
-        _exchange(connection, command)
+        _exchange(connection, protocol.Request(command))
         try:
             while connection.recv(4096):
                 continue
@@ -44,25 +44,37 @@ def wait_until_closed(path: str, command: str, timeout_s: float) -> bool:
         return True
 
 
+@contextlib.contextmanager
+def spool_conversation(path: str, timeout_s: float = 10.0) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """What answers one question to the spool process after the other, as `ask_spool` does."""
+    with _connected(path, timeout_s) as connection:
+        connection.sendall(_frame(_HELLO))
+
+        def put(question: dict[str, Any]) -> dict[str, Any]:
+            connection.sendall(_frame(question))
+            (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
+            if length > _MAX_FRAME_BYTES:
+                raise RemoteProtocolError(f"the spool process answers with {length} bytes")
+            answer = msgspec.msgpack.decode(_read(connection, length))
+            if not isinstance(answer, dict):
+                raise RemoteProtocolError("the spool process answers in another language: are both of the same version?")
+            return answer
+
+        yield put
+
+
 def ask_spool(path: str, question: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:
     """The spool process's answer to *question* (`{"q": "show", "id": bytes}`, `{"q": "counts"}`).  NotRunning."""
-    with _connected(path, timeout_s) as connection:
-        connection.sendall(_frame(_HELLO) + _frame(question))
-        (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
-        if length > _MAX_FRAME_BYTES:
-            raise RemoteProtocolError(f"the spool process answers with {length} bytes")
-        answer = msgspec.msgpack.decode(_read(connection, length))
-    if not isinstance(answer, dict):
-        raise RemoteProtocolError("the spool process answers in another language: are both of the same version?")
-    return answer
+    with spool_conversation(path, timeout_s) as put:
+        return put(question)
 
 
-def _exchange(connection: socket.socket, command: str) -> Any:
-    connection.sendall(protocol.encode_line(protocol.Request(command)))
+def _exchange(connection: socket.socket, request: protocol.Request) -> Any:
+    connection.sendall(protocol.encode_line(request))
     response = protocol.decode_response(_read_line(connection))
     if response.error:
         raise EngineError(response.error)
-    return protocol.decode_answer(command, response)
+    return protocol.decode_answer(request.command, response)
 
 
 @contextlib.contextmanager

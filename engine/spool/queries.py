@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.mail import message_id
 from engine.mail.envelope import DUE_KEY, Due
 from engine.spool import format
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 50_000  # keys that one question may walk
 MAX_QUEUES = 1_000
+PAGE_STEPS = 2_000  # keys that one page walks: a millisecond or two, and whoever wants more asks again from where it ended
+PAGE_MATCHES = 500
 _due = msgspec.msgpack.Decoder(Due)
 
 
@@ -24,6 +27,14 @@ def answer(service: SpoolService, data: bytes) -> dict[str, Any]:
         asked = question.get("q")
         if asked == "show":
             return _show(service, bytes(question["id"]))
+        if asked == "message":
+            return _message(service, bytes(question["id"]))
+        if asked == "names":
+            return _names(service, str(question["prefix"]), str(question.get("after", "")))
+        if asked == "rows":
+            return _rows(service, int(question["queue"]), question.get("after"), question.get("message"), question.get("address"))
+        if asked == "queues":
+            return _queues(service, question.get("after"), bool(question.get("sizes")))
         if asked == "counts":
             return _counts(service, min(int(question.get("top", 100)), MAX_QUEUES))
     except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
@@ -73,7 +84,7 @@ def _counts(service: SpoolService, top: int) -> dict[str, Any]:
         }
         live = sum(format.SEGMENT_ROW.unpack(value)[1] for _, value in txn.cursor(tables.segment))
         queues: list[tuple[str, int, bool]] = []
-        steps = MAX_ROWS
+        steps = MAX_ROWS if top else 0
         cursor = txn.cursor(tables.due)
         found = cursor.first()
         each = max(MAX_ROWS // 50, 1)
@@ -95,9 +106,92 @@ def _counts(service: SpoolService, top: int) -> dict[str, Any]:
         **totals,
         "live_bytes": live,
         "outbox": service.ledger.outbox_rows,
+        "outbox_bound": service.outbox_bound,
         "refusing": service.space.refusal or "",
+        "full": service.space.full,
         "groups": service.groups,
         "operations": service.operations,
         "queues": queues[:top],
         "whole": not found,
     }
+
+
+def _message(service: SpoolService, identity: bytes) -> dict[str, Any]:
+    """The encoded Message and its queues, [number, name]; or whether its id was ever given to anybody (`issued`)."""
+    tables = service.tables
+    with service.env.begin() as txn:
+        value = txn.get(identity, db=tables.message) if len(identity) == message_id.PACKED_SIZE else None
+        if value is None:
+            known = len(identity) == message_id.PACKED_SIZE
+            shard, epoch, _ = message_id.unpack(identity) if known else (-1, 0, 0)
+            return {"ok": False, "error": "no such message", "issued": shard == service.ledger.shard and 0 < epoch < service.ledger.next_epoch}
+        opened, _, _, _, count = format.MESSAGE_HEAD.unpack_from(value)
+        start = format.MESSAGE_HEAD.size
+        numbers = [format.U32.unpack_from(value, start + 4 * index)[0] for index in range(count)]
+        queues = [(number, (txn.get(format.U32.pack(number), db=tables.queue_name) or b"?").decode()) for number in numbers]
+    return {"ok": True, "message": value[start + 4 * count :], "open": opened, "queues": queues}
+
+
+def _names(service: SpoolService, prefix: str, after: str) -> dict[str, Any]:
+    """[name, number] of queues whose names begin with *prefix*, with rows or not, behind *after*; `next`: "" or where to go on."""
+    found: list[tuple[str, int]] = []
+    wanted = prefix.encode()
+    with service.env.begin() as txn:
+        cursor = txn.cursor(service.tables.queue)
+        there = cursor.set_range(max(wanted, after.encode() + b"\0" if after else b""))
+        while there and len(found) < PAGE_MATCHES and cursor.key().startswith(wanted):
+            found.append((cursor.key().decode(), format.U32.unpack(cursor.value())[0]))
+            there = cursor.next()
+        more = there and cursor.key().startswith(wanted)
+    return {"ok": True, "names": found, "next": found[-1][0] if more and found else ""}
+
+
+def _rows(service: SpoolService, number: int, after: bytes | None, identity: bytes | None, address: str | None) -> dict[str, Any]:
+    """One page of a queue in the order in which it is sent: [key, encoded Due, rows of this page before it] of those that are of a message and of
+    an address, where these are given; how many rows the page has; and the key to go on behind, b"" at the end.
+    """
+    found: list[tuple[bytes, bytes, int]] = []
+    prefix, walked, last = format.U32.pack(number), 0, b""
+    needle = address.encode() if address is not None else b""
+    with service.env.begin() as txn:
+        cursor = txn.cursor(service.tables.due)
+        there = cursor.set_range(after + b"\0" if after else prefix)
+        while there and cursor.key()[:4] == prefix and walked < PAGE_STEPS and len(found) < PAGE_MATCHES:
+            last = cursor.key()
+            if (identity is None or last[13:25] == identity) and (address is None or _is_to(cursor.value(), needle, address)):
+                found.append((last, cursor.value(), walked))
+            walked += 1
+            there = cursor.next()
+        more = there and cursor.key()[:4] == prefix
+    return {"ok": True, "rows": found, "walked": walked, "next": last if more else b""}
+
+
+def _is_to(value: bytes, needle: bytes, address: str) -> bool:
+    return needle.lower() in value.lower() and _due.decode(value).address.lower() == address.lower()
+
+
+def _queues(service: SpoolService, after: bytes | None, sizes: bool) -> dict[str, Any]:
+    """One page over all queues that have rows: [number, name, rows of this page, their bytes if *sizes*, first due ms]; a queue may go on in the
+    next page, behind the key `next` (b"" at the end).
+    """
+    tables = service.tables
+    found: list[list[Any]] = []
+    walked, last = 0, b""
+    cost = 3 if sizes else 1
+    with service.env.begin() as txn:
+        cursor = txn.cursor(tables.due)
+        there = cursor.set_range(after + b"\0") if after else cursor.first()
+        while there and walked < PAGE_STEPS:
+            last = cursor.key()
+            number, _, due_ms, message, _ = DUE_KEY.unpack(last)
+            if not found or found[-1][0] != number:
+                name = (txn.get(last[:4], db=tables.queue_name) or b"?").decode()
+                found.append([number, name, 0, 0, due_ms])
+            entry = found[-1]
+            entry[2] += 1
+            entry[4] = min(entry[4], due_ms)
+            if sizes and (head := txn.get(message, db=tables.message)) is not None:
+                entry[3] += format.MESSAGE_HEAD.unpack_from(head)[3]
+            walked += cost
+            there = cursor.next()
+    return {"ok": True, "queues": found, "next": last if there else b""}

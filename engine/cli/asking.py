@@ -1,0 +1,172 @@
+"""A running engine, asked: its supervisor, its spool process page by page, its delivery processes."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.cli.configured import configuration, spool_path
+from engine.control import Child, Request, Status, ask, spool_conversation
+from engine.errors import EngineError
+from engine.mail.envelope import Due, Message
+from engine.process import answers_socket
+from engine.supervisor.spooldir import control_socket, spool_socket
+
+SLOT_S = 3.0  # a delivery process answers within that, or is said not to
+WALK_S = 10.0  # what one command walks of the spool at the most
+
+
+class Waiting(NamedTuple):
+    """A recipient that waits: its row, and how many of its queue lie before it."""
+
+    number: int
+    queue: str
+    key: bytes
+    due: Due
+    ahead: int
+
+    @property
+    def message(self) -> bytes:
+        return self.key[13:25]
+
+    @property
+    def due_ms(self) -> int:
+        return int.from_bytes(self.key[5:13], "big")
+
+
+@dataclass
+class Tally:
+    """What lies in one queue."""
+
+    number: int
+    name: str
+    recipients: int = 0
+    size_bytes: int = 0
+    first_due_ms: int = 0
+
+
+@dataclass
+class Tallies:
+    """What lies in all queues; not *whole* where there was no time to count on."""
+
+    queues: list[Tally] = field(default_factory=list)
+    whole: bool = True
+
+
+class Engine:
+    """The engine that a command's configuration names.  NotRunning from the first question to a process that is not there."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.config = configuration(arguments)
+        self.path = spool_path(self.config)
+        self.silent: dict[str, str] = {}  # delivery processes that have not answered, and why
+        self._until_s = time.monotonic() + WALK_S
+        self._status: Status | None = None
+
+    @property
+    def status(self) -> Status:
+        """As the supervisor sees it, once."""
+        if self._status is None:
+            self._status = ask(control_socket(self.path), "status")
+        return self._status
+
+    def child(self, name: str) -> Child | None:
+        """The supervisor's word on one process."""
+        return next((child for child in self.status.children if child.name == name), None)
+
+    # --- delivery processes ---------------------------------------------------------------------------------------------------------
+
+    def slots(self, request: Request) -> list[Any]:
+        """What each delivery process answers to *request*; who does not is in `silent`."""
+        answers = []
+        for child in self.status.children:
+            if not child.name.startswith("delivery/"):
+                continue
+            try:
+                answers.append(ask(answers_socket(self.path, child.name), request, SLOT_S))
+            except EngineError as error:
+                self.silent[child.name] = str(error)
+        return answers
+
+    # --- the spool ------------------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, Any]:
+        """The spool's totals."""
+        return self._ask({"q": "counts", "top": 0})
+
+    def message(self, identity: bytes) -> tuple[Message | None, list[tuple[int, str]], bool]:
+        """(message, its queues, whether its id was ever given); None for one that is not in the spool."""
+        answer = self._ask({"q": "message", "id": identity})
+        if not answer.get("ok"):
+            return None, [], bool(answer.get("issued"))
+        return msgspec.msgpack.decode(answer["message"], type=Message), [(number, name) for number, name in answer["queues"]], True
+
+    def names(self, prefix: str) -> list[tuple[str, int]]:
+        """(name, number) of the queues whose names begin with *prefix*, with mail or without."""
+        found: list[tuple[str, int]] = []
+        after = ""
+        with spool_conversation(spool_socket(self.path)) as put:
+            while time.monotonic() < self._until_s:
+                answer = _good(put({"q": "names", "prefix": prefix, "after": after}))
+                found += [(name, number) for name, number in answer["names"]]
+                after = answer["next"]
+                if not after:
+                    break
+        return found
+
+    def rows(self, number: int, name: str, *, message: bytes | None = None, address: str | None = None) -> Iterator[Waiting]:
+        """The recipients in a queue, in the order in which they are sent, of one message or to one address."""
+        after, passed = b"", 0
+        with spool_conversation(spool_socket(self.path)) as put:
+            while time.monotonic() < self._until_s:
+                answer = _good(put({"q": "rows", "queue": number, "after": after, "message": message, "address": address}))
+                for key, due, before in answer["rows"]:
+                    yield Waiting(number, name, key, msgspec.msgpack.decode(due, type=Due), passed + before)
+                passed += answer["walked"]
+                after = answer["next"]
+                if not after:
+                    return
+
+    def length(self, number: int) -> tuple[int, bool]:
+        """(recipients in a queue, whether these are all)."""
+        after, passed = b"", 0
+        with spool_conversation(spool_socket(self.path)) as put:
+            while time.monotonic() < self._until_s:
+                answer = _good(put({"q": "rows", "queue": number, "after": after, "message": b""}))
+                passed += answer["walked"]
+                after = answer["next"]
+                if not after:
+                    return passed, True
+        return passed, False
+
+    def tallies(self, sizes: bool = False) -> Tallies:
+        """What lies in every queue that has mail."""
+        found: dict[int, Tally] = {}
+        after = b""
+        with spool_conversation(spool_socket(self.path)) as put:
+            while time.monotonic() < self._until_s:
+                answer = _good(put({"q": "queues", "after": after, "sizes": sizes}))
+                for number, name, rows, size_bytes, first_due_ms in answer["queues"]:
+                    tally = found.setdefault(number, Tally(number, name, first_due_ms=first_due_ms))
+                    tally.recipients += rows
+                    tally.size_bytes += size_bytes
+                    tally.first_due_ms = min(tally.first_due_ms, first_due_ms)
+                after = answer["next"]
+                if not after:
+                    return Tallies(list(found.values()))
+        return Tallies(list(found.values()), whole=False)
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        with spool_conversation(spool_socket(self.path), timeout_s=5) as put:
+            return put(question)
+
+
+def _good(answer: dict[str, Any]) -> dict[str, Any]:
+    if not answer.get("ok"):
+        raise EngineError(f"the spool process refuses: {answer.get('error', 'it does not say why')}")
+    return answer

@@ -18,7 +18,7 @@ from engine.delivery.settling import ASIDE, UNSETTLED_MOST
 from engine.mail.message_id import text as id_text
 from engine.scheduler.queue import Held, Queue, due_ms
 from engine.scheduler.reachability import REMEMBERED
-from engine.scheduler.retry import delay_ms, expiry_ms
+from engine.scheduler.retry import delay_ms, expiry_ms, jittered_ms
 from engine.scheduler.scheduler import CONNECTING, CONNECTING_MOST, TOTAL_OUT, WINDOW_ROWS
 from engine.smtp.client import Stage
 
@@ -55,7 +55,7 @@ class Standings:
             return Standing(kind, limit=bounce_after, since_ms=expiry, last=self._last(number))
         when_ms = due_ms(key)
         if when_ms > now_ms and (attempts or last_reply):
-            return self._deferred(number, domain, vmta, when_ms, last_reply, now_ms)
+            return self._deferred(number, domain, vmta, key, last_reply, now_ms)
         standing = self.of_queue(number, name, now_ms)
         if queue is not None and standing.kind != "doomed":
             for index, row in enumerate(queue.window):
@@ -78,14 +78,16 @@ class Standings:
                 return Standing("bouncing", f"{status} {diag}")
         return Standing("storing")
 
-    def _deferred(self, number: int, domain: str, vmta: str, when_ms: int, last_reply: str, now_ms: int) -> Standing:
+    def _deferred(self, number: int, domain: str, vmta: str, key: bytes, last_reply: str, now_ms: int) -> Standing:
         """Its own retry, or, where the whole queue waits longer, that."""
+        when_ms = due_ms(key)
         if last_reply.startswith(ASIDE):
             return Standing("aside", last_reply, until_ms=when_ms)
         limit = limits.of_domain(self._config, domain, vmta, "retry_recipients_after_s")
         hold = self._hold(number)
         until_ms = max(when_ms, hold.until_ms if hold is not None and hold.until_ms > now_ms else 0)
-        since_ms = max(0, when_ms - int(self._config.domain(domain, vmta).retry_recipients_after_s * 1000))
+        wait_ms = jittered_ms(int(self._config.domain(domain, vmta).retry_recipients_after_s * 1000), key[13:25], number)
+        since_ms = min(when_ms - wait_ms, now_ms)  # the moment of its last attempt
         return Standing("retry", last_reply, limit, since_ms, until_ms)
 
     # --- queues -----------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-from engine.cli import asking
+from engine.cli import asking, grammar
 from engine.cli.why import Explained, explain
 from tests.dns_server import DnsServer
 from tests.sinks.sink import Sink
@@ -49,7 +48,7 @@ def send(engine: Engine, *recipients: str, vmta: str = "") -> str:
 
 
 def ask(engine: Engine, what: str, most: int = 1) -> tuple[list[Explained], bool]:
-    asked = asking.Engine(argparse.Namespace(conf=str(engine.conf), state_dir=""))
+    asked = asking.Engine(grammar().top.parse_args(["why", "-c", str(engine.conf), what]))
     return explain(asked, what, most, int(time.time() * 1000))
 
 

@@ -66,6 +66,8 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     sockets: list[ListenSocket] = []  # this listener's own
     listening: list[tuple[str, int]] = []  # every address and port that the engine listens on, for loop detection
     spool_path: str = ""
+    source_path: str = ""  # a mover's: the deliver-only spool that it empties
+    source_lock_fd: int = -1  # the lock on that one
     spool_socket: str = ""
     log_path: str = ""
     state_dir: str = ""  # absolute paths of state files lie below it; "" is none

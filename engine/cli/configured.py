@@ -18,4 +18,4 @@ def spool_path(config: Config) -> str:
     """Where the engine of *config* keeps its sockets."""
     if not config.spools:
         raise StartError("the configuration has no <spool>")
-    return config.spools[0].path
+    return config.spool.path

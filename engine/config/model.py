@@ -96,6 +96,16 @@ class Config:
     domain: Callable[[str, str], DomainSettings] = field(init=False, repr=False)
     """domain(domain, vmta) -> DomainSettings: what all <domain> sections say of *domain* (lower case, A-labels) in a queue of *vmta*."""
 
+    @property
+    def spool(self) -> SpoolSettings:
+        """The one that accepts mail; the first, where none does."""
+        return next((spool for spool in self.spools if not spool.deliver_only), self.spools[0])
+
+    @property
+    def attached_spools(self) -> tuple[SpoolSettings, ...]:
+        """The others, which are deliver-only: what lies in them is moved into `spool`."""
+        return tuple(spool for spool in self.spools if spool is not self.spool)
+
     def __post_init__(self) -> None:
         clients = lru_cache(maxsize=_CACHED_MERGES)(self._merge_client)
         domains = lru_cache(maxsize=_CACHED_MERGES)(_merge_domain)

@@ -289,7 +289,10 @@ _processor = (
 
 PENDING: dict[str, tuple[Directive, ...]] = {
     "": _server(),
-    "spool": (ignored("delete-file-holders", v.boolean, "There are no holder files."), later("priority", v.percent)),
+    "spool": (
+        ignored("delete-file-holders", v.boolean, "There are no holder files."),
+        ignored("priority", v.percent, "One <spool> accepts mail, the others are emptied into it."),
+    ),
     "source": _source(),
     "source-group": (later("max-smtp-in", v.limit), later("reserved-smtp-in", v.limit)),
     "smtp-user": (

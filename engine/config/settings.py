@@ -59,7 +59,7 @@ class SpoolSettings:
     """One <spool> section: a directory of queued mail."""
 
     path: str
-    deliver_only: bool = directive(v.boolean, "false", "Accept nothing new into it.")
+    deliver_only: bool = directive(v.boolean, "false", "Accept nothing new into it; beside one that accepts, what lies in it is moved there.")
     min_free_space_bytes: int = directive(v.size, "0", "Accept nothing while the disk has less than this free.")
 
 

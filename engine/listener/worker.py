@@ -50,7 +50,7 @@ async def _serve(birth: Birth, config: Config) -> int:
         log.close()
         return os.EX_TEMPFAIL
     try:
-        min_free = max((spool.min_free_space_bytes for spool in config.spools), default=0)
+        min_free = config.spool.min_free_space_bytes
         segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
         reception = Reception(config, link, segments, log)
         listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections())

@@ -67,7 +67,7 @@ class Reception:
         self.software = f"engine v{__version__}"
         self.held_bytes = 0  # contents and recipients of messages that are still coming
         self.disk_low = False  # a message was refused for that since the last tick
-        self._deliver_only = bool(config.spools) and all(spool.deliver_only for spool in config.spools)
+        self._deliver_only = config.spool.deliver_only
         self.dsn_for_relayed = config.server.dsn_for_relayed_domain
 
     def refusal(self) -> Reply | None:

@@ -45,6 +45,7 @@ cdef class Changes:
 
     cdef _seal(self, seal, epoch)
     cdef _export(self, exported)
+    cdef _move(self, move, epoch, dict problems)
     cpdef finish(self)
     cdef _queue(self, str name)
     cdef bint _is_stored(self, bytes identity) except -1

@@ -12,7 +12,7 @@ import lmdb
 
 from engine.spool import format
 from engine.spool.index import Tables
-from engine.spool.ops import DUE_KEY, Accept, Exported, Seal, Settle
+from engine.spool.ops import DUE_KEY, Accept, Exported, Move, Seal, Settle
 from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
@@ -90,6 +90,8 @@ class Changes:
             return self._seal(operation, epoch)
         if type(operation) is Exported:
             return self._export(operation)
+        if type(operation) is Move:
+            return self._move(operation, epoch, problems)
         return None
 
     def _problem(self, accept: Accept, epoch: int, problems: dict[Segment, str]) -> str | None:
@@ -189,6 +191,26 @@ class Changes:
             return "the name of a sink is too long"
         self._exported = max(self._exported, min(exported.upto, self._ledger.next_outbox - 1))
         self._state.update(zip(names, exported.positions.values(), strict=True))
+        return None
+
+    def _move(self, move: Move, epoch: int, problems: dict[Segment, str]) -> str | None:
+        """Take what lay in another spool, unless it was taken before; or why it cannot be."""
+        key = format.MOVED_PREFIX + move.name.encode("utf-8", "replace")
+        if len(key) > format.MAX_KEY_BYTES:
+            return "the name of what is moved is too long"
+        stored = self._state.get(key) or self._txn.get(key, db=self._tables.state) or b""
+        if stored >= move.mark:
+            return None
+        if stored != move.after:
+            return "something before it was not moved"
+        if move.accept is not None:
+            reason = self._problem(move.accept, epoch, problems)
+            if reason is not None:
+                return reason
+            self._accept(move.accept)
+        if move.records:
+            self.records += move.records
+        self._state[key] = move.mark
         return None
 
     def drop_large(self, accept: Accept, epoch: int) -> None:

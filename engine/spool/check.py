@@ -94,7 +94,7 @@ class Scan:
                 self._numbers[key] = int.from_bytes(value, "big")
             elif key.startswith(format.EPOCH_PREFIX) and len(key) == len(format.EPOCH_PREFIX) + 4 and _is_epoch_row(value):
                 self._open_epochs.add(int.from_bytes(key[len(format.EPOCH_PREFIX) :], "big"))
-            elif not key.startswith(format.POSITION_PREFIX):
+            elif not key.startswith((format.POSITION_PREFIX, format.MOVED_PREFIX)):
                 yield Problem("state", repr(key), "is no row of ours, or malformed")
         for epoch in sorted(self._open_epochs):
             if not 0 < epoch < self._numbers[format.NEXT_EPOCH]:

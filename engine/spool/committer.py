@@ -16,7 +16,7 @@ from engine.spool.changes import Changes, Ledger
 from engine.spool.files import Segment, SegmentFiles
 from engine.spool.format import LARGE
 from engine.spool.index import Tables
-from engine.spool.ops import Accept, Nothing, Operation, Settle
+from engine.spool.ops import Accept, Move, Nothing, Operation, Settle
 from engine.spool.session import Session
 from engine.spool.space import FULL, Space
 
@@ -121,8 +121,9 @@ class Committer:
             if reason is None:
                 reason = changes.apply(operation, session.epoch, problems)
             if reason is not None:
-                if type(operation) is Accept:
-                    changes.drop_large(operation, session.epoch)
+                accept = operation if type(operation) is Accept else operation.accept if type(operation) is Move else None
+                if accept is not None:
+                    changes.drop_large(accept, session.epoch)
                 group.refusals.setdefault(session, []).append((number, reason))
         for session, number in upto.items():
             if session.epoch not in group.closed:
@@ -135,7 +136,7 @@ class Committer:
         for session, _, operation, reason in entries:
             if reason is not None or session is None:
                 continue
-            accept = operation if type(operation) is Accept else operation.accept if type(operation) is Settle else None
+            accept = operation if type(operation) is Accept else operation.accept if type(operation) is Settle or type(operation) is Move else None
             if accept is not None and accept.epoch == session.epoch and 0 <= accept.segment < 1 << 32:
                 wanted[accept.epoch, accept.segment] = session
         if not wanted:

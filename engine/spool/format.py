@@ -41,8 +41,9 @@ TABLES = (b"message", b"queue", b"queue_name", b"due", b"segment", b"outbox", b"
 #   due         DUE_KEY -> encoded Due
 #   segment     SEGMENT_KEY -> SEGMENT_ROW
 #   outbox      u64 number -> record
-#   state       b"epoch/" + u32 -> EPOCH_ROW + encoded refusals; b"position/" + name -> opaque; the names below
-#   meta        b"version" -> u32, b"shard" -> u16
+#   state       b"epoch/" + u32 -> EPOCH_ROW + encoded refusals; b"position/" + name -> opaque;
+#               b"moved/" + name -> mark of the last Move; the names below
+#   meta        b"version" -> u32, b"shard" -> u16, b"moving" -> u32 + name
 
 MESSAGE_HEAD = struct.Struct(">IIIQH")  # open recipients, epoch and segment of the body, its size in bytes, number of queues that follow
 SEGMENT_KEY = struct.Struct(">II")  # epoch, segment
@@ -53,12 +54,14 @@ U32 = struct.Struct(">I")
 U64 = struct.Struct(">Q")
 EPOCH_PREFIX = b"epoch/"
 POSITION_PREFIX = b"position/"
+MOVED_PREFIX = b"moved/"
 NEXT_EPOCH = b"next_epoch"
 NEXT_QUEUE = b"next_queue"
 STAMP = b"stamp"  # due time last given to new mail, ms
 EXPORTED = b"exported"  # outbox rows up to this number lie in the sinks, though they may not be deleted yet
 VERSION = b"version"
 SHARD = b"shard"
+MOVING = b"moving"  # in a spool that is drained into another one: under which name, and its next epoch at that time
 
 MAX_KEY_BYTES = 511  # LMDB's bound
 MAX_QUEUE_NAME_BYTES = 480

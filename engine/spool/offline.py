@@ -59,7 +59,7 @@ class Offline:
             rows = [key for key, _ in txn.cursor(self.tables.state) if key.startswith(prefix) and len(key) == size + format.U32.size]
             epochs = [int.from_bytes(key[size:], "big") for key in rows]
         if epochs:
-            with self._changes() as changes:
+            with self.changes() as changes:
                 for epoch in epochs:
                     changes.close_epoch(epoch)
         return len(epochs)
@@ -71,7 +71,7 @@ class Offline:
     def trim(self) -> None:
         """Delete the records that the sinks have."""
         while self.ledger.outbox_first <= self.ledger.exported:
-            with self._changes() as changes:
+            with self.changes() as changes:
                 changes.trim(TRIM_ROWS)
 
     def bodies_bytes(self) -> int:
@@ -79,7 +79,8 @@ class Offline:
         return sum(size for _, size in self.files.names())
 
     @contextmanager
-    def _changes(self) -> Iterator[Changes]:
+    def changes(self) -> Iterator[Changes]:
+        """Apply operations to it: committed at the end; the files in its `unlink` are empty then."""
         with self.env.begin(write=True) as txn:
             changes = Changes(txn, self.tables, self.ledger, self.ledger.stamp_ms)
             yield changes

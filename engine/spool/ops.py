@@ -11,8 +11,8 @@ import msgspec
 from engine.mail.envelope import DEFAULT_PRIORITY, DUE_KEY, Body, Due, Message, due_key
 
 __all__ = [
-    "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "NewRecipient", "Nothing", "Operation", "Seal", "Settle",
-    "Settlement", "due_key",
+    "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "Move", "NewRecipient", "Nothing", "Operation", "Seal",
+    "Settle", "Settlement", "due_key",
 ]  # fmt: skip
 
 # --- operations (worker -> spool process), one stream per worker, numbered 1, 2, 3 ... within its epoch -----------------------------
@@ -68,8 +68,21 @@ class Exported(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
     positions: dict[str, bytes]
 
 
+class Move(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):
+    """Something out of another spool, which is read in order: applied once, whoever sends it how often, because its mark is stored with it.
+
+    Refused unless the mark stored under `name` is `after`, so that nothing is skipped; taken as done where it is `mark` or later.
+    """
+
+    name: str
+    after: bytes  # b"": nothing was moved yet
+    mark: bytes  # ascending
+    accept: Accept | None = None
+    records: list[bytes] = []
+
+
 class Nothing(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
     """Keeps the place of an operation that was refused before its turn, so that the stream's numbers stay whole."""
 
 
-Operation = Accept | Settle | Seal | Exported | Nothing
+Operation = Accept | Settle | Seal | Exported | Nothing | Move

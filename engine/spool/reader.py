@@ -138,6 +138,24 @@ class SpoolReader:
             found = cursor.next()
         return rows
 
+    def moved(self, name: str) -> bytes:
+        """The mark of the last Move of this name; b"" if there was none."""
+        key = format.MOVED_PREFIX + name.encode()
+        return self._read(lambda txn: txn.get(key, db=self._tables.state)) or b""
+
+    def rows(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to *limit* rows of `due` past key *after*, of any queue and time, encoded."""
+        return self._read(lambda txn: self._rows(txn, after, limit))
+
+    def _rows(self, txn: lmdb.Transaction[bytes], after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        rows: list[tuple[bytes, bytes]] = []
+        cursor = txn.cursor(self._tables.due)
+        found = cursor.set_range(after + b"\0" if after else b"\0")
+        while found and len(rows) < limit:
+            rows.append(cursor.item())
+            found = cursor.next()
+        return rows
+
     def positions(self) -> dict[str, bytes]:
         """What the last Exported said of each sink."""
         return self._read(self._positions)

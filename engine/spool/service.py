@@ -24,7 +24,7 @@ from engine.spool.changes import Changes, Ledger
 from engine.spool.committer import Close, Committer, Entry, Open, Refusals
 from engine.spool.compaction import Compactor
 from engine.spool.files import Segment, SegmentFiles
-from engine.spool.ops import Accept, Nothing, Operation
+from engine.spool.ops import Accept, Move, Nothing, Operation
 from engine.spool.session import Session
 from engine.spool.space import Space
 
@@ -344,6 +344,9 @@ class SpoolService:
             last += 1
             if type(operation) is Accept:
                 weight += len(operation.recipients)
+                entries.append((session, last, operation, refusal))
+            elif type(operation) is Move:
+                weight += len(operation.records) + (len(operation.accept.recipients) if operation.accept else 0)
                 entries.append((session, last, operation, refusal))
             elif operation is None:
                 entries.append((session, last, Nothing(), "malformed operation"))

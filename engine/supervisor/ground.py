@@ -12,7 +12,7 @@ import stat
 
 from engine.errors import StartError
 from engine.process import FDS_PER_CONNECTION, answers_socket
-from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, sync_directory
+from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, claim, sync_directory
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
 
@@ -106,6 +106,14 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def attached_spool(path: str, uid: int, gid: int) -> int:
+    """The lock on a deliver-only spool that is emptied into ours; StartError if it is none, in use, or not the children's to read."""
+    if not os.path.isdir(path):
+        raise StartError(f"spool {path}: there is no such directory; remove its <spool>, which is deliver-only, or bring the spool back")
+    _must_be_usable(path, uid, gid, "spool")
+    return claim(path)
 
 
 def one_volume(path: str, move_to: str) -> None:

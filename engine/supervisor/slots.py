@@ -32,6 +32,8 @@ class Slot:
     row: int
     title: str = ""
     sockets: list[ListenSocket] = field(default_factory=list)
+    source_path: str = ""  # of a mover: the spool that it empties, and the lock on it
+    source_lock_fd: int = -1
 
     # state
     pid: int = 0  # 0: no process

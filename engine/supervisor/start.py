@@ -21,6 +21,7 @@ MODULES = {
     "accounting": "engine.accounting.worker",
     "delivery": "engine.delivery.worker",
     "listener": "engine.listener.worker",
+    "mover": "engine.spool.moving",
 }
 
 
@@ -59,9 +60,7 @@ def say(line: str) -> None:
 
 def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[str, str] = MODULES) -> Plan:
     """The Plan for *config*, with its lock held and its sockets bound.  StartError names what is missing and what to do."""
-    if len(config.spools) != 1:
-        raise StartError(f"exactly one <spool> is needed, the configuration has {len(config.spools)}")
-    server, spool = config.server, config.spools[0].path
+    server, spool = config.server, config.spool.path
     uid, gid = ground.who(server.user)
     asking_gid = ground.group(server.control_group)
     listeners, deliveries = workers(server.listener_workers, server.delivery_workers)
@@ -91,6 +90,10 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         if not owned.virtual_mtas:
             continue
         slots.append(Slot("delivery", index, modules["delivery"], len(slots), " ".join([f"delivery/{index}", *owned.source_ips[:8]])))
+    for index, other in enumerate(config.attached_spools):
+        lock = ground.attached_spool(other.path, uid, gid)
+        title = f"mover/{index} {other.path}"
+        slots.append(Slot("mover", index, modules["mover"], len(slots), title, source_path=other.path, source_lock_fd=lock))
     for index, row in enumerate(bound):
         slots.append(Slot("listener", index, modules["listener"], len(slots), sockets=row))
     return Plan(

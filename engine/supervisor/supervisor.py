@@ -25,7 +25,7 @@ from engine.supervisor.takeover import Takeover
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
-STOP_ORDER = ("listener", "delivery", "accounting", "spool")
+STOP_ORDER = ("listener", "mover", "delivery", "accounting", "spool")
 TICK_S = 1.0
 BOOTING_TICK_S = 0.05  # while somebody has not beaten yet: first heartbeats are looked for, not sent
 
@@ -193,6 +193,8 @@ class Supervisor:
             sockets=slot.sockets,
             listening=plan.listening,
             spool_path=plan.spool_path,
+            source_path=slot.source_path,
+            source_lock_fd=slot.source_lock_fd,
             spool_socket=spooldir.spool_socket(plan.spool_path),
             log_path=plan.log_path,
             state_dir=plan.state_dir,

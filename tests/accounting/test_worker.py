@@ -48,7 +48,7 @@ from engine.config.settings import AcctFileSettings, ServerSettings
 from engine.{role}.worker import run
 spool = SimpleNamespace(path={path!r}, deliver_only=False, min_free_space_bytes=0)
 acct = AcctFileSettings(path={acct!r}, records=("d", "b", "t", "tq"))
-config = SimpleNamespace(server=ServerSettings(), spools=(spool,), acct_files=(acct,))
+config = SimpleNamespace(server=ServerSettings(), spools=(spool,), spool=spool, acct_files=(acct,))
 sys.exit(run(Birth.decode(bytes.fromhex({birth!r})), config))
 """
 

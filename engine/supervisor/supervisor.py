@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from engine import __version__
 from engine.clock import monotonic_s
 from engine.control import Child, Status, Stopping
 from engine.log import EventLog
-from engine.process import Birth, ListenSocket, counter_rows, heartbeat_cells
+from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells
 from engine.supervisor import spooldir
 from engine.supervisor.desk import Desk
 from engine.supervisor.slots import Slot, Timing
@@ -282,6 +283,7 @@ class Supervisor:
                 os.unlink(os.path.join(run, name))
             except FileNotFoundError:
                 continue
+        shutil.rmtree(os.path.dirname(answers_socket(self.plan.spool_path, "")), ignore_errors=True)
         signal.set_wakeup_fd(-1)
         self.plan.spool_listener.close()
         os.close(self.plan.lock_fd)  # before the desk closes: who waited for our end may start the next engine

@@ -158,7 +158,7 @@ def test_old_names_have_their_meaning_of_today() -> None:
     }
     for text, want in listeners.items():
         assert [f"{each.network}:{each.port}" for each in config(text, base=bare).server.smtp_listener] == want
-    c = config("spool /s\nspool-min-free-space 500\n<spool /t>\nmin-free-space 1G\n</spool>\n", base=bare)
+    c = config("spool /s\nspool-min-free-space 500\n<spool /t>\nmin-free-space 1G\ndeliver-only yes\n</spool>\n", base=bare)
     assert [(spool.path, spool.min_free_space_bytes) for spool in c.spools] == [("/s", 500 << 20), ("/t", 1 << 30)]
     d = config(stanza("domain *", "route [10.0.0.1]:2525", "max-rcpt-per-transaction 7")).domain("a.example", "")
     assert (d.smtp_hosts[0][0].host, d.smtp_hosts[0][0].port, d.max_rcpt_per_message) == ("10.0.0.1", 2525, 7)

@@ -4,7 +4,7 @@
     loaded.problems                          # everything that is wrong, each with its place
     loaded.config.domain("example.com", "mta1").max_smtp_out
 
-lexer -> parser -> reading (by the tables of stanza, settings and pending) -> build -> check -> model.
+snapshot -> lexer, continuation -> parser -> reading (by the tables of stanza, settings and pending) -> build -> naming, check -> model.
 """
 
 from engine.config.build import Loaded, build

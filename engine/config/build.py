@@ -84,7 +84,9 @@ class _Builder:
             self.spools[DEFAULT_SPOOL] = Values()
         self.old_names(server)
         config = self.assemble(server)
-        check_names(top, self.macros, (*config.virtual_mtas, *config.pools), self.named, self.problems)
+        sources = {name: entry.place for name, entry in self.named.items()}
+        listened = [listener.source for listener in config.server.smtp_listener]
+        check_names(top, self.macros, (*config.virtual_mtas, *config.pools), sources, listened, self.problems)
         check(config, top, server, self.sources, {n: s.domains for n, s in self.pools.items()}, self.reader.later, self.problems)
         return config
 

@@ -66,10 +66,15 @@ def rows_of(settings: type) -> Iterable[Directive]:
             yield dataclasses.replace(row, name=other, type=value_type, help=f"Old form of {main}.")
 
 
-def later(name: str, value_type: ValueType[Any], same_as: str = "", *, stops: str = "") -> Directive:
-    """A directive that does not work yet.  The value *same_as* is what we do anyway; any other is listed at start, or with *stops* stops it."""
+def later(name: str, value_type: ValueType[Any], same_as: str = "", *, stops: str = "", old: str = "") -> Directive:
+    """A directive that does not work yet.  The value *same_as* is what we do anyway; any other is listed at start, or with *stops* stops it.
+
+    *old*: the directive that replaced it; *value_type* gives what the same there would.
+    """
     harmless: frozenset[Any] = frozenset([parse_value(value_type, same_as)]) if same_as else frozenset()
-    return Directive(name, value_type, same_as, _later_help(stops), "later", stops=stops, harmless=harmless)
+    return Directive(
+        name, value_type, same_as, (f"Old form of {old}.  " if old else "") + _later_help(stops), "later", stops=stops, harmless=harmless
+    )
 
 
 def _later_help(stops: str) -> str:

@@ -90,10 +90,10 @@ def _line(file: str, line: Raw) -> Line:
     number, raw, joints = line
     if len(raw) > MAX_LINE:
         return Line("bad", Place(file, number, 1), f"a line of more than {MAX_LINE} characters", "", 1)
-    if control := _CONTROL.search(raw):
+    text = without_comment(raw)
+    if control := _CONTROL.search(text):
         what = "a byte that is not UTF-8" if control[0] >= "\ud800" else f"the control character {control[0]!r}"
         return Line("bad", place_in(file, number, control.start() + 1, joints), f"{what} is not allowed here", "", 1)
-    text = without_comment(raw)
     commented = len(text) < len(raw)
     body = text.rstrip()
     start = len(body) - len(body.lstrip())

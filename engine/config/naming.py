@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from engine.config.lexer import Arguments, ValueProblem
+from engine.config.lexer import Arguments, Place, ValueProblem
 from engine.config.macro import Macros
 from engine.config.parser import Section, Statement
 from engine.config.problem import Problems
 from engine.config.stanza import STANZAS
 from engine.config.values import did_you_mean
 
+_RESERVED = ("{auth}", "{pickup}", "{transmissions-api}")  # sources that need nobody to name them
 _VMTA = "virtual MTA or pool"
 _NAMED = {  # what a directive's values name: a stanza's tag, or _VMTA
     "smtp-pattern-list": "smtp-pattern-list",
@@ -28,9 +29,15 @@ _NAMED = {  # what a directive's values name: a stanza's tag, or _VMTA
 _IN_RESULT = {"virtual-mta": _VMTA, "call-to": "pattern-list"}  # likewise, behind the patterns of a <pattern-list>
 
 
-def check_names(top: Section, macros: Macros, virtual_mtas: Iterable[str], sources: Iterable[str], problems: Problems) -> None:
-    """Reports every name below *top* that leads nowhere, and every macro that is not defined, each where it is used."""
-    known: dict[str, set[str]] = {_VMTA: set(virtual_mtas), "source": {"{auth}", *sources}}
+def check_names(
+    top: Section, macros: Macros, virtual_mtas: Iterable[str], sources: Mapping[str, Place], listened: Iterable[str], problems: Problems
+) -> None:
+    """Reports every name below *top* that leads nowhere, and every macro that is not defined, each where it is used.
+
+    *sources*: where each named one stands; *listened*: those that a listener names.
+    """
+    known: dict[str, set[str]] = {_VMTA: set(virtual_mtas), "source": {*_RESERVED, *sources}}
+    used = set(_RESERVED) | set(listened)
     for section in top.sections:
         known.setdefault(section.tag, set()).add(section.argument.strip('"'))
     for section in _all(top):
@@ -40,10 +47,16 @@ def check_names(top: Section, macros: Macros, virtual_mtas: Iterable[str], sourc
             if statement.name == "domain-key" or (statement.name == "domain" and section.tag == "address-list"):
                 _expand(section, statement, macros, problems)
                 continue
+            if section.tag == "smtp-user" and statement.name == "source":
+                used.add(statement.argument.strip('"'))
             for kind, name in _names(section, statement, problems):
                 if name not in known.get(kind, ()):
                     what = f"{_VMTA} {name[:60]!r}" if kind == _VMTA else f"<{kind} {name[:60]}>"
                     problems.error(statement.place_of(0), f"{statement.name}: no {what} is defined{did_you_mean(name, known.get(kind, ()))}")
+    for name, place in sources.items():
+        if name not in used:
+            text = f"<source {name[:60]}> is neither a network nor named by any listener or smtp-user: it applies to nobody"
+            problems.warning(place, text)
 
 
 def _all(section: Section) -> Iterator[Section]:

@@ -11,6 +11,7 @@ from engine.config.snapshot import Snapshot, is_wild, resolve, text_of
 from engine.config.stanza import STANZAS, holders
 
 MAX_INCLUDE_DEPTH = 16
+MAX_INCLUDES = 20_000  # files taken in, one that is included several times counted each time
 MAX_LINES = 1_000_000  # of all files, an included one counted each time
 MAX_BYTES = 256 << 20  # likewise
 _NAMES = frozenset(name for stanza in STANZAS.values() for name in stanza.directives)
@@ -70,6 +71,7 @@ class _Parser:
     def __init__(self, snapshot: Snapshot, problems: Problems) -> None:
         self.snapshot = snapshot
         self.problems = problems
+        self.includes = 0
         self.lines = 0
         self.bytes = 0
 
@@ -83,6 +85,10 @@ class _Parser:
             return
         if len(including) >= MAX_INCLUDE_DEPTH:
             self.problems.error(place, f"includes nested deeper than {MAX_INCLUDE_DEPTH}")
+            return
+        self.includes += 1
+        if self.includes > MAX_INCLUDES:
+            self.problems.error(place, f"more than {MAX_INCLUDES} includes")
             return
         self.bytes += len(self.snapshot.files[name])
         if self.bytes > MAX_BYTES:

@@ -100,7 +100,7 @@ def _source() -> tuple[Directive, ...]:
         later("allow-smtputf8", v.boolean, "false"),
         later("allow-starttls", v.boolean, "false"),
         later("allow-unencrypted-plain-auth", v.boolean, "false"),
-        later("always-allow-api-submission", v.boolean, "false"),
+        later("always-allow-api-submission", v.boolean, "false", old="allow-mailmerge"),
         later("auto-qualify-domain", v.boolean, "false"),
         later("bcc", v.mail_address, stops="send no copies to this address"),
         ignored("broken-auth-clients", v.text, _DEPRECATED),
@@ -146,15 +146,21 @@ def _domain_limits() -> tuple[Directive, ...]:
     return (
         later("backoff-max-connect-rate", v.rate, "unlimited"),
         later("backoff-max-data-volume-rate", v.data_rate, "unlimited"),
-        later("backoff-max-msg-per-hour", v.per_hour, "unlimited"),
+        later("backoff-max-msg-per-hour", v.per_hour, "unlimited", old="backoff-max-msg-rate"),
         later("backoff-max-msg-rate", v.rate, "unlimited"),
         later("backoff-max-smtp-out", v.limit),
         later("max-cold-virtual-mta-msg", v.many("cold limits", v.rate_word)),
         later("max-connect-rate", v.rate, "unlimited", stops=more),
         later("max-data-volume-rate", v.data_rate, "unlimited", stops=more),
-        later("max-msg-per-hour", v.per_hour, "unlimited", stops=more),
+        later("max-msg-per-hour", v.per_hour, "unlimited", stops=more, old="max-msg-rate"),
         later("max-msg-rate", v.rate, "unlimited", stops=more),
-        later("max-smtp-out-per-source-ip", v.every_network_limit, "unlimited", stops="open more connections than this"),
+        later(
+            "max-smtp-out-per-source-ip",
+            v.every_network_limit,
+            "unlimited",
+            stops="open more connections than this",
+            old="source-ip-max-smtp-out 0/0",
+        ),
         later("smtp-out-rampup-interval", v.seconds, "0", stops="open connections faster than this"),
         *(later(f"source-ip-max-{what}-rate", v.network_rate, "0/0 unlimited", stops=more) for what in ("connect", "data-volume", "msg")),
         later("source-ip-max-smtp-out", v.network_limit, "0/0 unlimited", stops="open more connections than this"),
@@ -176,7 +182,7 @@ def _domain_queue() -> tuple[Directive, ...]:
         later("backoff-upon-all-sources-disabled", v.boolean, "false"),
         later("bcc-upon-delivery", v.mail_address, stops="send no copies to this address"),
         later("bounce-address", v.mail_address, stops="send DSNs to others than this address"),
-        later("deliver-local-dsn", v.boolean, "yes", stops="send DSNs that this forbids"),
+        later("deliver-local-dsn", v.boolean, "yes", stops="send DSNs that this forbids", old="suppress-local-dsn in <source>"),
         ignored("delivery-priority", v.text, _DEPRECATED),
         later("disable-mx-rollup", v.boolean, "true"),
         later("disabled-source-ip-notify", v.mail_addresses, '""'),
@@ -239,7 +245,7 @@ def _domain_dkim() -> tuple[Directive, ...]:
 
 def _virtual_mta() -> tuple[Directive, ...]:
     return (
-        later("auto-cold-virtual-mta", v.words),
+        later("auto-cold-virtual-mta", v.words, old="cold-virtual-mta"),
         *_pool(),
         later("proxy-protocol", v.number),
         later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
@@ -280,7 +286,7 @@ def _acct_file() -> tuple[Directive, ...]:
 
 
 _processor = (
-    later("deliver-email", v.boolean),
+    later("deliver-email", v.boolean, old="deliver-matched-email and deliver-unmatched-email"),
     later("deliver-matched-email", v.boolean),
     later("deliver-unmatched-email", v.boolean),
     later("forward-errors-to", v.mail_address),

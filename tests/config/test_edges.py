@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_network
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from engine.config import Config, Snapshot, build, describe, from_text
 from engine.config.parser import parse
 from engine.config.problem import Problems
+from engine.config.stanza import STANZAS
+from engine.config.values import parse_value
 
 BASE = "log-file /l\n<spool /s>\n</spool>\nsmtp-listener 0/0:25\n"
 FIRST = 1 + BASE.count("\n")
@@ -166,6 +169,25 @@ def test_old_names_have_their_meaning_of_today() -> None:
     assert [c.virtual_mtas[name].source_hosts[0].network for name in ("{default}", "m")] == [ip_network("192.0.2.1"), ip_network("192.0.2.2")]
 
 
+@pytest.mark.parametrize(
+    ("tag", "old", "text", "modern", "same"),
+    [
+        ("domain", "max-msg-per-hour", "100", "max-msg-rate", "100/h"),
+        ("domain", "max-msg-per-hour", "unlimited", "max-msg-rate", "0"),
+        ("domain", "backoff-max-msg-per-hour", "60", "backoff-max-msg-rate", "60/1h"),
+        ("domain", "max-smtp-out-per-source-ip", "5", "source-ip-max-smtp-out", "0/0 5"),
+        ("domain", "route", "[10.0.0.1]:26", "smtp-hosts", "[10.0.0.1]:26"),
+        ("domain", "max-rcpt-per-transaction", "9", "max-rcpt-per-message", "9"),
+        ("source", "always-allow-api-submission", "yes", "allow-mailmerge", "yes"),
+        ("virtual-mta", "smtp-source-ip", "10.0.0.1", "smtp-source-host", "10.0.0.1"),
+    ],
+)
+def test_old_names_are_read_as_what_replaced_them(tag: str, old: str, text: str, modern: str, same: str) -> None:
+    rows = STANZAS[tag].directives
+    assert parse_value(rows[old].type, text) == parse_value(rows[modern].type, same)
+    assert rows[old].help.startswith(f"Old form of {modern}")
+
+
 # --- lists (reference 2.12) ---
 
 
@@ -265,6 +287,14 @@ def test_names_that_lead_nowhere(text: str, want: str) -> None:
     assert [p for p in problems(text) if p.startswith(want)] != []
 
 
+def test_a_source_that_nobody_names_is_told_of() -> None:
+    used = "smtp-listener 0/0:587 source=a\n<source a>\n</source>\n<source {auth}>\n</source>\n"
+    assert problems(used) == []
+    assert problems(used + "<source ::1x>\n</source>\n<source ::1x>\n</source>\n") == [
+        "6:1 warning: <source ::1x> is neither a network nor named by any listener or smtp-user: it applies to nobody"
+    ]
+
+
 def test_lists_keep_their_order_and_nested_ones_their_place() -> None:
     nested = ("mail-from /2/ <pattern-list>", "* virtual-mta=y", "</pattern-list>")
     text = stanza("pattern-list a", "mail-from /1/ virtual-mta=x", *nested, "* virtual-mta=z")
@@ -306,6 +336,18 @@ def test_config_defaults_are_weaker_and_their_patterns_last() -> None:
     patterns = [s.statements[0].argument for s in parse(snapshot, Problems()).sections if s.tag == "bounce-category-patterns"]
     assert patterns == ["/mine/ own", "// other"]
     assert from_text("log-file /l\n").defaults == ""
+
+
+def test_includes_that_multiply_end_soon() -> None:
+    start = time.process_time()
+    found = problems("include f0\n", **{f"f{n}": f"include f{n + 1}\n" * 40 for n in range(13)}, f13="# nothing\n")
+    assert time.process_time() - start < 2  # 0.1 s on an idle machine
+    assert any(p.endswith("error: more than 20000 includes") for p in found)
+
+
+def test_comments_may_hold_any_bytes() -> None:
+    text = (BASE + "host-name a.example # f\xe9vrier\x1b\n").encode("latin-1")
+    assert build(from_text(text)).problems == []
 
 
 # --- lines that go on (reference 1.2) ---

@@ -272,12 +272,14 @@ class _Builder:
         patterns: list[DomainPattern] = []
         for texts, place in zip(server.values.get("relay_domain", ()), server.all_places.get("relay_domain", ()), strict=True):
             for text in texts:
-                if text == "*":
-                    self.problems.warning(place, "an open relay: relay-domain * is every domain")
                 try:
-                    patterns.extend(DomainPattern.parse(name) for name in self.macros.expand(text))
+                    found = [DomainPattern.parse(name) for name in self.macros.expand(text)]
                 except ValueError as error:
                     self.problems.error(place, f"relay-domain {text[:60]}: {error}")
+                    continue
+                if wide := next((pattern for pattern in found if pattern.is_everything), None):
+                    self.problems.warning(place, f"an open relay: relay-domain {wide} is {'every domain' if wide.reach == 'all' else 'every host'}")
+                patterns += found
         return patterns
 
     def virtual_mtas(self, server: settings.ServerSettings) -> dict[str, settings.VirtualMta]:

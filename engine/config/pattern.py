@@ -89,6 +89,11 @@ class DomainPattern:
             raise ValueError("a * stands only alone, or as *. or [*.] before a name")
         return cls("exact", domain_name(text))
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether it leaves out no domain, or no address literal of its family."""
+        return self.reach == "all" or (self.network is not None and self.network.prefixlen == 0)
+
     def matches(self, domain: str) -> bool:
         """Whether *domain*, lower case and A-labels as `mail.address.split` gives it, is meant."""
         if self.reach == "all":

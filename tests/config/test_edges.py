@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
-from engine.config import Config, Snapshot, build, describe, from_text
+from engine.config import Config, Snapshot, build, describe, from_text, read
 from engine.config.parser import parse
 from engine.config.problem import Problems
 from engine.config.stanza import STANZAS
@@ -115,6 +117,9 @@ def test_what_edge_cases_come_to() -> None:
 def test_a_relay_pattern_for_everybody_is_named() -> None:
     assert problems("relay-address /@*/\nrelay-address /@a\\.example$/\n") == ["1:1 warning: an open relay: relay-address /@*/ is everybody"]
     assert problems("relay-domain a.example, *\n") == ["1:1 warning: an open relay: relay-domain * is every domain"]
+    assert problems("domain-macro all a.example, *\nrelay-domain $all\n") == ["2:1 warning: an open relay: relay-domain * is every domain"]
+    assert problems("relay-domain [0/0]\n") == ["1:1 warning: an open relay: relay-domain [0.0.0.0/0] is every host"]
+    assert problems("relay-domain [10/8]\n") == []
 
 
 # --- names of old (reference 2, "dep.") ---
@@ -343,6 +348,31 @@ def test_includes_that_multiply_end_soon() -> None:
     found = problems("include f0\n", **{f"f{n}": f"include f{n + 1}\n" * 40 for n in range(13)}, f13="# nothing\n")
     assert time.process_time() - start < 2  # 0.1 s on an idle machine
     assert any(p.endswith("error: more than 20000 includes") for p in found)
+
+
+def test_wildcards_over_what_a_directory_may_hold(tmp_path: Path) -> None:
+    """Links in a circle and to nowhere, a file that includes itself, a directory, a FIFO: each is told of at the include, and nothing hangs."""
+    (tmp_path / "main").write_text("log-file /l\nspool /s\ninclude d/*.conf\n")
+    directory = tmp_path / "d"
+    directory.mkdir()
+    (directory / "a.conf").write_text("total-max-smtp-in 7\n")
+    (directory / "b.conf").symlink_to("b.conf")
+    (directory / "c.conf").symlink_to("nowhere")
+    (directory / "d.conf").write_text("include [d-z]*.conf\n")
+    (directory / "e.conf").mkdir()
+    os.mkfifo(directory / "f.conf")
+    (directory / "g.txt").write_text("nonsense\n")
+    found = build(read(str(tmp_path / "main"))).problems
+    at_main = [p.text.removeprefix(f"cannot read {directory}/") for p in found if p.file == str(tmp_path / "main")]
+    assert [(p.line, p.column, p.severity) for p in found if p.file == str(tmp_path / "main")] == [(3, 1, "error")] * 4
+    assert at_main == [
+        "b.conf: Too many levels of symbolic links",
+        "c.conf: No such file or directory",
+        "e.conf: not a regular file",
+        "f.conf: not a regular file",
+    ]
+    itself = f"{directory}/d.conf includes itself: {directory}/d.conf -> {directory}/d.conf"
+    assert (1, 1, itself) in [(p.line, p.column, p.text) for p in found if p.file == f"{directory}/d.conf"]
 
 
 def test_comments_may_hold_any_bytes() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.config import Loaded, Snapshot, build, describe, from_text
@@ -167,6 +168,9 @@ def judge(snapshot: Snapshot, what: str) -> Loaded:
         loaded.config.client("192.0.2.1", "{auth}")
         assert {name for slot in loaded.config.slots(2) for name in slot.virtual_mtas} == set(loaded.config.virtual_mtas), what
     assert build(Snapshot.decode(snapshot.encode())).problems == loaded.problems, f"{what}: a child reads it otherwise"
+    if not any("on to line" in p.text for p in loaded.problems):
+        other = msgspec.structs.replace(snapshot, lenient=not snapshot.lenient)
+        assert build(other).problems == loaded.problems, f"{what}: --lenient joins lines only, and says so"
     return loaded
 
 

@@ -51,9 +51,14 @@ def print_json(data: object) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
 
 
+def on_terminal() -> bool:
+    """Whether tables are drawn: on a terminal that wants colour."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table: drawn on a terminal, plain and tab-free elsewhere."""
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    if on_terminal():
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table

@@ -33,6 +33,8 @@ class Loaded:
 
     config: Config | None
     problems: list[Problem]
+    draft: Config  # what could be read, errors or not: to explain the configuration, never to run it
+    top: Section  # the text as it was read
 
 
 def build(snapshot: Snapshot) -> Loaded:
@@ -40,7 +42,7 @@ def build(snapshot: Snapshot) -> Loaded:
     problems = Problems()
     top = parse(snapshot, problems)
     config = _Builder(problems).build(top)
-    return Loaded(None if problems.failed else config, problems.all(snapshot.files))
+    return Loaded(None if problems.failed else config, problems.all(snapshot.files), config, top)
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class _Builder:
         self.listeners: list[v.ListenerSettings] = []
         self.domain_count = 0
 
-    def build(self, top: Section) -> Config | None:
+    def build(self, top: Section) -> Config:
         server = self.reader.read(top, STANZAS[TOP])
         for statement in self.reader.special:
             if statement.name == "domain-macro":
@@ -278,7 +280,8 @@ class _Builder:
                     self.problems.error(place, f"relay-domain {text[:60]}: {error}")
                     continue
                 if wide := next((pattern for pattern in found if pattern.is_everything), None):
-                    self.problems.warning(place, f"an open relay: relay-domain {wide} is {'every domain' if wide.reach == 'all' else 'every host'}")
+                    text = f"an open relay: relay-domain {wide} is {'every domain' if wide.reach == 'all' else 'every host'}"
+                    self.problems.warning(place, text, "open relay")
                 patterns += found
         return patterns
 
@@ -312,7 +315,7 @@ class _Builder:
         for member, place in zip(members, pool.values.all_places.get("members", ()), strict=True):
             if member not in self.vmtas:
                 what = "is a pool, not a virtual MTA" if member in self.pools else "is not defined" + v.did_you_mean(member, self.vmtas)
-                self.problems.error(place, f"the virtual MTA {member!r} {what}")
+                self.problems.error(place, f"the virtual MTA {member!r} {what}", "unknown virtual MTA")
         return members
 
     def pool_scopes(self) -> dict[str, DomainScope]:

@@ -26,6 +26,7 @@ _NAMED = {  # what a directive's values name: a stanza's tag, or _VMTA
     "backoff-reroute-to-virtual-mta": _VMTA,
     "invalid-virtual-mta-fallback": _VMTA,
 }
+_RISK = {_VMTA: "unknown virtual MTA"}
 _IN_RESULT = {"virtual-mta": _VMTA, "call-to": "pattern-list"}  # likewise, behind the patterns of a <pattern-list>
 
 
@@ -52,7 +53,8 @@ def check_names(
             for kind, name in _names(section, statement, problems):
                 if name not in known.get(kind, ()):
                     what = f"{_VMTA} {name[:60]!r}" if kind == _VMTA else f"<{kind} {name[:60]}>"
-                    problems.error(statement.place_of(0), f"{statement.name}: no {what} is defined{did_you_mean(name, known.get(kind, ()))}")
+                    text = f"{statement.name}: no {what} is defined{did_you_mean(name, known.get(kind, ()))}"
+                    problems.error(statement.place_of(0), text, _RISK.get(kind, ""))
     for name, place in sources.items():
         if name not in used:
             text = f"<source {name[:60]}> is neither a network nor named by any listener or smtp-user: it applies to nobody"

@@ -21,6 +21,7 @@ class Problem:
     line: int
     column: int
     text: str
+    risk: str = ""  # what kind of danger it is, for the verdict
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.text}"
@@ -33,11 +34,11 @@ class Problems:
         self._found: dict[Problem, None] = {}
         self._counts = {"error": 0, "warning": 0, "unsupported": 0}
 
-    def error(self, place: Place, text: str) -> None:
-        self._add("error", place, text)
+    def error(self, place: Place, text: str, risk: str = "") -> None:
+        self._add("error", place, text, risk)
 
-    def warning(self, place: Place, text: str) -> None:
-        self._add("warning", place, text)
+    def warning(self, place: Place, text: str, risk: str = "") -> None:
+        self._add("warning", place, text, risk)
 
     def unsupported(self, place: Place, text: str) -> None:
         self._add("unsupported", place, text)
@@ -51,10 +52,10 @@ class Problems:
         """Whether there are so many errors that explaining more of them helps nobody."""
         return self._counts["error"] >= MAX_PROBLEMS
 
-    def _add(self, severity: Severity, place: Place, text: str) -> None:
+    def _add(self, severity: Severity, place: Place, text: str, risk: str = "") -> None:
         self._counts[severity] += 1
         if self._counts[severity] <= MAX_PROBLEMS:
-            self._found.setdefault(Problem(severity, place.file, place.line, place.column, text))
+            self._found.setdefault(Problem(severity, place.file, place.line, place.column, text, risk))
         elif self._counts[severity] == MAX_PROBLEMS + 1:
             self._found.setdefault(Problem(severity, place.file, place.line, place.column, "more of this kind are not shown"))
 

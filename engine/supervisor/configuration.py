@@ -23,12 +23,6 @@ def load(snapshot: Snapshot, state_dir: str = "") -> tuple[Config, list[Problem]
     return relocate(config, state_dir), list(loaded.problems)
 
 
-def check(snapshot: Snapshot) -> tuple[bool, list[Problem]]:
-    """Whether an engine could start with *snapshot*, and everything there is to say about it."""
-    loaded = build(snapshot)
-    return loaded.config is not None, list(loaded.problems)
-
-
 def decode(data: bytes, state_dir: str = "") -> Config:
     """What a child makes of the bytes that the supervisor read."""
     return load(Snapshot.decode(data), state_dir)[0]

@@ -13,8 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.cli.verdict import lines as lines_of
 from engine.config import Loaded, Snapshot, build, describe, from_text
 from engine.config.snapshot import text_of
+from engine.config.surroundings import Surroundings
+from engine.config.verdict import judge as verdict_on
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "tests" / "configs"
@@ -152,7 +155,7 @@ def judge(snapshot: Snapshot, what: str) -> Loaded:
     """Builds *snapshot* and holds it to its promise."""
     start = time.process_time()
     loaded = build(snapshot)
-    report = describe(loaded.problems)
+    report = describe(loaded.problems) + "\n".join(lines_of(verdict_on(loaded, Surroundings(frozenset())), snapshot.main))
     took_s = time.process_time() - start
     assert took_s < LIMIT_S, f"{what}: {took_s:.1f} s"
     assert (loaded.config is None) == any(p.severity == "error" for p in loaded.problems), what

@@ -62,7 +62,7 @@ COMMANDS = {
         Command("status", Status, "what runs, since when, and how often it was restarted"),
         Command("stop", Stopping, "drain, then end; asked again: end at once"),
         Command("slot", SlotView, "a delivery slot in numbers"),
-        Command("queues", Part, "what a slot knows of the queues that are named, or of those with connections or errors"),
+        Command("queues", Part, "what a slot knows of the queues that are named, or of those with connections"),
         Command("queue", Detail, "all that a slot knows of one queue"),
         Command("why", Reason, "why a queue, or one recipient of it, is not sent now"),
     )
@@ -74,7 +74,7 @@ class Request(msgspec.Struct, frozen=True):
 
     command: str
     queues: list[tuple[int, str]] = []  # numbers and names
-    active: bool = False  # of `queues`: those with connections or errors besides
+    active: bool = False  # of `queues`: those with connections besides
     key: str = ""  # of `why`: the recipient's row in hexadecimal, "" for the whole queue
     queued_ms: int = 0  # ... and when it was queued
     attempts: int = 0

@@ -79,7 +79,7 @@ class QueueDetail(msgspec.Struct, frozen=True):
     limits: list[Limit]
     connections: list[ConnectionView]
     errors: list[Event]  # the last, oldest first
-    recipients: list[Event]  # with track-recipient-events
+    recipient_events: list[Event]  # with track-recipient-events
 
 
 class Part(msgspec.Struct, frozen=True):

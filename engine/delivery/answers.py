@@ -61,7 +61,7 @@ class Answers:
         )
 
     async def queues(self, request: Request) -> Part:
-        """`queues`: those named that are ours, and if asked those that are connected or have errors."""
+        """`queues`: those named that are ours, and if asked those that are connected."""
         wanted = {number: name for number, name in request.queues if self._is_ours(name)}
         if request.active:
             wanted |= {queue.number: queue.name for queue in list(self._scheduler.queues.values())[: 10 * QUEUES_MOST] if queue.open}
@@ -89,7 +89,7 @@ class Answers:
             limits=limits.every(self._config, domain, vmta),
             connections=self._connections(name),
             errors=errors,
-            recipients=self._slot.settler.events.recipients(number),
+            recipient_events=self._slot.settler.events.recipients(number),
         )
         return Detail(self._name, detail)
 

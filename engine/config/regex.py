@@ -75,7 +75,13 @@ def _digit(char: str) -> bool:
 
 _DIGITS = frozenset("0123456789")
 _BLANKS = frozenset(" \t\n\r\f\v")
-_CLASSES: dict[str, Test] = {"d": _digit, "w": _word, "s": _BLANKS.__contains__, "h": frozenset(" \t").__contains__}
+_CLASSES: dict[str, Test] = {
+    "d": _digit,
+    "w": _word,
+    "s": _BLANKS.__contains__,
+    "h": frozenset(" \t\xa0").__contains__,
+    "v": frozenset("\n\v\f\r\x85\u2028\u2029").__contains__,
+}
 _POSIX: dict[str, Test] = {
     "alpha": lambda c: c.isascii() and c.isalpha(),
     "digit": _digit,
@@ -104,7 +110,7 @@ _MULTILINE: dict[str, _Assert] = {
     "^": _Assert(lambda before, after, last: not before or (before == "\n" and after != "")),
     "$": _Assert(lambda before, after, last: not after or after == "\n"),
 }
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "e": "\x1b", "a": "\x07"}
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "e": "\x1b", "a": "\x07"}
 _REPEAT = re.compile(r"\{([0-9]{1,4})(,?)([0-9]{0,4})\}")
 _FLAGS = re.compile(r"\?([ims]*)(?:-([ims]*))?([:)])")
 _COMMENT = re.compile(r"\?#[^)]*\)")

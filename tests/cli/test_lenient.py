@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main, running
+from engine.config import read
+from engine.errors import StartError
+from engine.supervisor.configuration import decode
 from engine.supervisor.start import Options
 
 TEXT = "log-file /l\ndomain-macro isp a.example,\nb.example\n<domain $isp>\nmax-smtp-out 3\n</domain>\n"
@@ -32,6 +35,15 @@ def test_start_is_lenient_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "start", started)
     assert main(["start", "-c", "x", "--lenient"]) == main(["start", "-c", "x"]) == 0
     assert [options.lenient for options in seen] == [True, False]
+
+
+def test_children_build_what_the_supervisor_read(tmp_path: Path) -> None:
+    conf = tmp_path / "config"
+    conf.write_text(TEXT)
+    config = decode(read(str(conf), lenient=True).encode())
+    assert [config.domain(f"{label}.example", "{default}").max_smtp_out for label in "abc"] == [3, 3, 20]
+    with pytest.raises(StartError, match="the line ends in the middle"):
+        decode(read(str(conf)).encode())
 
 
 def test_the_others_read_it_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,7 +184,10 @@ class Arguments:
         return self._text[start:]
 
     def list(self, separators: str = ",") -> list[tuple[str, int, str]]:
-        """(item, its offset, the separator before it: "" for the first) to the end; `""` alone is the empty list."""
+        """(item, its offset, the separator before it: "" for the first) to the end; `""` alone is the empty list.
+
+        Quotes may also stand around a whole list, so that it may hold blanks.
+        """
         items: list[tuple[str, int, str]] = []
         separator = ""
         while True:
@@ -194,6 +197,11 @@ class Arguments:
             if item or not quoted:
                 items.append((item, start, separator))
             if self.at_end:
+                if quoted and not separator and any(mark in item for mark in separators):
+                    try:
+                        return [(inner, start + 1 + offset, mark) for inner, offset, mark in Arguments(item).list(separators)]
+                    except ValueProblem as problem:
+                        raise ValueProblem(problem.text, start + 1 + problem.offset) from None
                 return items
             separator = self._text[self.position]
             if separator not in separators:

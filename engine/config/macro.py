@@ -33,6 +33,8 @@ class Macros:
             if not _NAME.fullmatch(name):
                 raise ValueProblem(f"the macro name {name[:60]!r} must be of letters, digits and _")
             values = tuple(item for item, _, _ in arguments.list(","))
+            if not values:
+                raise ValueProblem("a macro of nothing", arguments.position)
         except ValueProblem as problem:
             problems.error(statement.place_of(problem.offset), f"domain-macro: {problem.text}")
             return

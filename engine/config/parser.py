@@ -153,6 +153,9 @@ class _Parser:
             if open_sections[depth].tag == line.word:
                 for section in open_sections[depth + 1 :]:
                     self.problems.error(section.place, f"<{section.tag}> is not closed before </{line.word}> in line {line.place.line}")
+                opened = open_sections[depth].argument
+                if line.argument and line.argument != opened:
+                    self.problems.warning(line.place, f"</{line.word} {line.argument[:60]}> closes <{line.word} {opened[:60]}>")
                 del open_sections[depth:]
                 return
         inner = open_sections[-1].tag if len(open_sections) > base else ""

@@ -5,7 +5,9 @@ The samples in tests/configs hold every construct of three public files.  Those 
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.cli import main
 from engine.cli.verdict import lines as lines_of
-from engine.config import Loaded, Snapshot, build, describe, from_text
+from engine.config import Loaded, Snapshot, build, describe, from_text, read
 from engine.config.snapshot import text_of
 from engine.config.surroundings import Surroundings
 from engine.config.verdict import judge as verdict_on
@@ -190,6 +193,26 @@ def run_batch(directory: Path, batch: int) -> None:
 @pytest.mark.parametrize("batch", range(0, VARIANTS, BATCH))
 def test_mutilated_samples_of_our_own(batch: int) -> None:
     run_batch(OWN, batch)
+
+
+def test_check_config_says_what_is_wrong_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command itself, with the files on disk."""
+    every = sources(OWN)
+    for seed in range(VARIANTS, VARIANTS + 12):
+        snapshot = mutilated(every[seed % len(every)], seed)
+        directory = tmp_path / str(seed)
+        (directory / "more").mkdir(parents=True)
+        for name, data in snapshot.files.items():
+            (directory / name.removeprefix("/etc/sample/")).write_bytes(data)
+        start = time.process_time()
+        status = main(["check-config", "-c", str(directory / "main.conf"), *(["--lenient"] if snapshot.lenient else [])])
+        assert time.process_time() - start < LIMIT_S
+        said, complaint = capsys.readouterr()
+        assert complaint == "" and said.splitlines()[-1].startswith("verdict: "), seed
+        broken = {(p.line, p.column) for p in build(read(str(directory / "main.conf"), lenient=snapshot.lenient)).problems if p.severity == "error"}
+        assert status == os.EX_CONFIG if broken else status in (os.EX_OK, os.EX_CONFIG)  # an address that is not here stops a start too
+        told = {(int(line), int(column)) for line, column in re.findall(r"^/[^:]*:(\d+):(\d+): error: ", said, re.M)}
+        assert told <= broken and (told or not broken or "not yet: " in said), seed
 
 
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason="../shared with the three public files is not beside the repository")

@@ -20,12 +20,15 @@ from engine.spool.changes import Ledger, epoch_key
 from engine.spool.files import Segment, SegmentFiles
 from engine.spool.index import Tables
 
-LOOK_EVERY_S = 10.0
-START_RATIO = 1.25  # total bytes by live bytes at which it begins
-SLACK_BYTES = 4 * format.SEGMENT_BYTES  # below this much waste it is not worth it
-SPARSE = 0.75  # segments fuller than this are left alone
+LOOK_EVERY_S = 0.1
+LOOK_PAUSE = 50  # ... and this many times as long as the last look took
+AFTER_FAILURE_S = 60.0
+START_RATIO = 1.2  # bytes of sealed segments by the live ones at which it begins: 1.3 is promised, and more dies while it works
+SLACK_BYTES = 2 * format.SEGMENT_BYTES  # below this much waste it is not worth it; twice as much is promised
+SPARSE = 1 / START_RATIO  # segments fuller than this are left alone: with none sparser, all together are within the ratio
 SLICE_BYTES = 2 << 20
-SLICE_RECORDS = 512
+SLICE_RECORDS = 4096
+SLICE_S = 0.005
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
@@ -49,6 +52,7 @@ class Compactor:
         self._files = files
         self.damaged: set[Segment] = set()  # left as they are
         self._look_at_s = monotonic_s() + LOOK_EVERY_S
+        self._sizes: dict[Segment, int] = {}  # of sealed segments, which grow no more
         self._todo: list[Segment] = []
         self._source = -1
         self._position = 0
@@ -56,6 +60,7 @@ class Compactor:
         self._number = 0
         self._target = -1
         self._end = 0
+        self._left: list[int] = []  # files that we gave up, to be sealed with the next slice
 
     @property
     def busy(self) -> bool:
@@ -76,7 +81,11 @@ class Compactor:
             return
         segment = self._todo[0]
         if self._source < 0:
-            self._source = os.open(self._files.directory / format.segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                self._source = os.open(self._files.directory / format.segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:  # its last recipient has left meanwhile
+                self._todo.pop(0)
+                return
             self._position = 0
         copied, ended = self._copy(segment)
         if copied:
@@ -88,53 +97,72 @@ class Compactor:
             self._source = -1
 
     def plan(self, start_ratio: float, slack_bytes: int) -> int:
-        """Look for work now: how many segments are to be emptied.  None, unless all bytes are over *start_ratio* times the live ones and
-        *slack_bytes* more.
+        """Look for work now: how many segments are to be emptied.  None, unless the bytes of sealed segments are over *start_ratio* times
+        the live ones and *slack_bytes* more.
         """
-        self._look_at_s = monotonic_s() + LOOK_EVERY_S
+        began_s = monotonic_s()
         self._todo = self._sparse(start_ratio, slack_bytes)
+        ended_s = monotonic_s()
+        self._look_at_s = ended_s + LOOK_EVERY_S + LOOK_PAUSE * (ended_s - began_s)
         return len(self._todo)
 
     def give_up(self) -> None:
         """Forget what was planned, write to this file no more, and look again later."""
         self._todo = []
-        self._look_at_s = monotonic_s() + 6 * LOOK_EVERY_S
+        self._look_at_s = monotonic_s() + AFTER_FAILURE_S
         if self._source >= 0:
             os.close(self._source)
             self._source = -1
-        self._leave_target()
+        if self._target >= 0:
+            self._leave_target()
+            self._left.append(self._number)
 
     def close(self) -> None:
         """Give the descriptors back."""
         self.give_up()
 
     def _sparse(self, start_ratio: float, slack_bytes: int) -> list[Segment]:
-        """Sealed segments to empty, the sparsest first, if there is enough waste in all."""
-        sizes = dict(self._files.names())
-        live: dict[Segment, tuple[int, bool]] = {}
+        """Sealed segments to empty, the sparsest first and no more than it takes, if there is enough waste in all."""
+        total = total_live = 0
+        sizes: dict[Segment, int] = {}
+        sparse: list[tuple[float, int, Segment]] = []
         with self._env.begin() as txn:
             for key, value in txn.cursor(self._tables.segment):
-                messages, size, sealed = format.SEGMENT_ROW.unpack(value)
+                messages, live, sealed = format.SEGMENT_ROW.unpack(value)
+                if not sealed:
+                    continue
                 epoch, number = format.SEGMENT_KEY.unpack(key)
-                live[epoch, number] = (size + messages * format.RECORD_HEAD.size, bool(sealed))
-        total = sum(sizes.values())
-        total_live = sum(size for size, _ in live.values())
-        if total <= start_ratio * total_live or total - total_live < slack_bytes:
+                live += messages * format.RECORD_HEAD.size
+                total_live += live
+                if number & format.LARGE:  # lives whole, or not at all
+                    total += live
+                    continue
+                segment = (epoch, number)
+                size = sizes[segment] = self._sizes.get(segment) or self._files.size_bytes(segment)
+                total += size
+                if live < SPARSE * size and segment not in self.damaged:
+                    sparse.append((live / size, size - live, segment))
+        self._sizes = sizes
+        waste = total - total_live
+        if waste <= (start_ratio - 1) * total_live or waste < slack_bytes:
             return []
-        ratios = [
-            (size / sizes[segment], segment)
-            for segment, (size, sealed) in live.items()
-            if sealed and segment not in self.damaged and not segment[1] & format.LARGE and sizes.get(segment) and size < SPARSE * sizes[segment]
-        ]
-        return [segment for _, segment in sorted(ratios)]
+        enough = (start_ratio - 1) / 2 * total_live
+        chosen: list[Segment] = []
+        for _, gain, segment in sorted(sparse):
+            if waste <= enough:
+                break
+            waste -= gain
+            chosen.append(segment)
+        return chosen
 
     def _copy(self, segment: Segment) -> tuple[list[Copied], bool]:
         """Copy the next live records of *segment*; and whether it has no more."""
         copied: list[Copied] = []
         taken = records = 0
+        until_s = monotonic_s() + SLICE_S
         head_bytes = format.RECORD_HEAD.size
         with self._env.begin() as txn:
-            while taken < SLICE_BYTES and records < SLICE_RECORDS:
+            while taken < SLICE_BYTES and records < SLICE_RECORDS and monotonic_s() < until_s:
                 head = os.pread(self._source, head_bytes, self._position)
                 if len(head) < head_bytes:
                     return copied, True
@@ -181,10 +209,9 @@ class Compactor:
         format.sync_directory(self._files.directory)
 
     def _leave_target(self) -> None:
-        """Write no more to the open file; it is sealed with the next slice's rows, or with its epoch."""
-        if self._target >= 0:
-            os.close(self._target)
-            self._target = -1
+        """Write no more to the open file."""
+        os.close(self._target)
+        self._target = -1
 
     def _move(self, segment: Segment, copied: list[Copied]) -> None:
         """Let the rows name the copies, where they still name the originals; unlink the file whose last row that was."""
@@ -211,6 +238,10 @@ class Compactor:
                 emptied.append(segment)
             if self._add(txn, target, count, size, sealed=full):
                 emptied.append(target)
+            for number in self._left:
+                if self._add(txn, (self._epoch, number), 0, 0, sealed=True):
+                    emptied.append((self._epoch, number))
+        self._left.clear()
         if full:
             self._leave_target()
         for gone in emptied:

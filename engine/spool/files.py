@@ -59,6 +59,13 @@ class SegmentFiles:
         except FileNotFoundError:
             return
 
+    def size_bytes(self, segment: Segment) -> int:
+        """Size of its file, 0 if there is none."""
+        try:
+            return os.stat(self.directory / format.segment_name(*segment), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+
     def names(self) -> Iterator[tuple[Segment, int]]:
         """Segments that exist, with their sizes in bytes; files of other names are none of ours."""
         with os.scandir(self.directory) as entries:

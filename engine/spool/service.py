@@ -31,6 +31,7 @@ from engine.spool.space import Space
 GROUP_OPERATIONS = 1024  # with the gathering's bytes and time, the bounds of one group
 GROUP_BYTES = 16 << 20
 GATHER_S = 0.005
+COMPACT_SHARE = 0.25  # of the time that a group took, for compaction while there is some to do
 BUSY_OPERATIONS = 24  # after a group of so many the next one waits for more, LINGER_S at most: fewer than some ten clients never make one
 ENOUGH_OPERATIONS = 40  # no longer than until these are there: more make a commit hardly cheaper, and leave the cores without work meanwhile
 LINGER_S = 0.005
@@ -114,7 +115,6 @@ class SpoolService:
 
     def turn(self, timeout_s: float) -> None:
         """One round: wait at most *timeout_s* for input, then gather, commit and answer."""
-        started_s = monotonic_s()
         for fd, mask in self._poller.poll(0 if self._has_work() else timeout_s):
             session = self._sessions.get(fd)
             if session is not None:
@@ -127,11 +127,12 @@ class SpoolService:
             else:
                 self._callbacks[fd]()
         self._check_space()
-        self._gather(max(started_s, monotonic_s()) + GATHER_S)
+        worked_s = monotonic_s()
+        self._gather(worked_s + GATHER_S)
         if self._last_group >= BUSY_OPERATIONS:
             self._let_more_come()
         self._work()
-        self._compact()
+        self._compact(monotonic_s() - worked_s)
         self._housekeep()
         for session in list(self._sessions.values()):
             self._update(session)
@@ -463,12 +464,15 @@ class SpoolService:
         """Not while room is short: compaction needs some before it frees any."""
         return self.space.refusal is None and not self._committer.waiting
 
-    def _compact(self) -> None:
-        """One slice."""
+    def _compact(self, worked_s: float) -> None:
+        """One slice, or as many as a share of *worked_s* has room for: what a large group leaves dead is more than one slice takes away."""
         if not self._may_compact:
             return
+        end_s = monotonic_s() + COMPACT_SHARE * worked_s
         try:
             self._compactor.step()
+            while self._compactor.busy and monotonic_s() < end_s:
+                self._compactor.step()
         except (OSError, lmdb.Error, SpoolError, msgspec.DecodeError) as error:
             self._compactor.give_up()
             self.log.event("spool", f"compaction put off: {error}")

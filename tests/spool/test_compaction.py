@@ -129,6 +129,96 @@ def test_a_damaged_segment_is_left_alone_and_said_once(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_segments_that_are_all_nearly_full_are_within_the_promise_together(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=9_000)
+    bodies = fill(spool, worker, 125)
+    reader = spool.reader()
+    segments: dict[int, list[bytes]] = {}
+    for identity, found in reader.messages(bodies).items():
+        segments.setdefault(found.body.segment, []).append(identity)
+    for identities in segments.values():
+        for identity in identities[: round(0.24 * len(identities))]:
+            del bodies[identity]
+    worker.do(settle(*[key for key, _ in spool.rows() if key[13:25] not in bodies]))
+    worker.writer_.close()
+    spool.step(60)
+    assert total(spool) <= 1.3 * sum(format.RECORD_HEAD.size + len(body) for body in bodies.values())
+    check(spool, reader, bodies)
+    spool.close()
+
+
+def test_no_more_is_copied_than_it_takes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    full, sparse, fuller = (fill(spool, worker, count) for count in (100, 60, 40))
+    full |= fill(spool, worker, 100)
+    bodies = {identity: full[identity] for identity in full}
+    bodies |= {identity: body for number, (identity, body) in enumerate(sparse.items()) if number % 7 == 0}
+    bodies |= {identity: body for number, (identity, body) in enumerate(fuller.items()) if number % 4}
+    reader = spool.reader()
+    before = reader.messages(bodies)
+    worker.do(settle(*[key for key, _ in spool.rows() if key[13:25] not in bodies]))
+    worker.writer_.close()
+    spool.step(100)
+    after = reader.messages(bodies)
+    moved = sum(before[identity].body != after[identity].body for identity in bodies)
+    assert 0 < moved < 30  # not the fuller, once the sparse ones are gone
+    assert total(spool) <= 1.3 * sum(map(len, bodies.values()))
+    spool.close()
+
+
+def test_a_segment_that_was_emptied_after_the_plan_puts_nothing_off(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    bodies = fill(spool, worker, 120)
+    compactor = spool.service._compactor
+    compactor._look_at_s = 1e12  # nothing is planned but by us
+    settle_most(spool, worker, bodies)
+    worker.writer_.close()
+    spool.step(1)
+    assert compactor.plan(1.0, 0) > 2
+    first = compactor._todo[0]
+    gone = [identity for identity, found in spool.reader().messages(bodies).items() if (found.body.epoch, found.body.segment) == first]
+    todo, compactor._todo = compactor._todo, []
+    worker.do(settle(*[key for key, _ in spool.rows() if key[13:25] in gone]))
+    assert format.segment_name(*first) not in spool.files()
+    compactor._todo = todo
+    for identity in gone:
+        del bodies[identity]
+    spool.step(60)
+    assert "put off" not in spool.log_text()
+    assert total(spool) <= 1.3 * sum(map(len, bodies.values()))
+    check(spool, spool.reader(), bodies)
+    spool.close()
+
+
+def test_a_file_that_was_given_up_is_sealed_with_the_next_slice(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    worker = Worker(spool)
+    worker.writer_ = worker.writer(segment_bytes=5_000)
+    bodies = fill(spool, worker, 120)
+    compactor = spool.service._compactor
+    compactor._look_at_s = 1e12
+    settle_most(spool, worker, bodies)
+    worker.writer_.close()
+    spool.step(1)
+    compactor.plan(1.0, 0)
+    compactor.step()
+    left = format.SEGMENT_KEY.pack(compactor._epoch, compactor._number)
+    assert spool.table("segment")[left][-1] == 0
+    compactor.give_up()
+    compactor.plan(1.0, 0)
+    while compactor.busy:
+        compactor.step()
+    assert left not in spool.table("segment") or spool.table("segment")[left][-1] == 1
+    check(spool, spool.reader(), bodies)
+    spool.close()
+
+
 def test_the_heads_of_tiny_bodies_are_no_waste(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     worker = Worker(spool)

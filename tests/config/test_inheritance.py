@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.config import Config, build, describe, from_text
 
@@ -516,6 +518,56 @@ def test_every_place_is_that_of_the_value() -> None:
         assert (place is None) == (not winners)
         if place is not None:
             assert (winners[-1].values[setting], winners[-1].places[setting]) == (want, place)
+
+
+# --- the rule itself, on any sections ---
+
+_MACROS = "domain-macro m1 a.b.example, *.example\ndomain-macro m2 [*.]b.example\n"
+_MEANS = {"$m1": ("a.b.example", "*.example"), "$m2": ("[*.]b.example",)}
+_PATTERNS = ("*", "*.example", "[*.]example", "*.b.example", "[*.]b.example", "b.example", "a.b.example", "example", "$m1", "$m2")
+_SECTIONS = st.lists(st.tuples(st.sampled_from(("global", "pool", "virtual MTA")), st.sampled_from(_PATTERNS)), min_size=1, max_size=8)
+
+
+def strength(pattern: str, domain: str) -> tuple[int, int] | None:
+    """How specific *pattern* is for *domain* by 1.6.1: kind, then labels of the parent; None if it does not match."""
+    if pattern == "*":
+        return 0, 0
+    name = pattern.removeprefix("[*.]").removeprefix("*.")
+    below, tree = domain.endswith(f".{name}"), pattern.startswith("[*.]")
+    if pattern == name or (tree and domain == name):
+        return (3 if pattern == name else 2, 0) if domain == name else None
+    return (1, name.count(".")) if below else None
+
+
+def naive(sections: list[tuple[str, str]], domain: str, precedence: str) -> int | None:
+    """The number of the section that wins, found by trying all of them."""
+    best: tuple[object, ...] = ()
+    for number, (scope, written) in enumerate(sections):
+        for pattern in _MEANS.get(written, (written,)):
+            how = strength(pattern, domain)
+            if how is not None:
+                rank = ("global", "pool", "virtual MTA").index(scope)
+                key = (rank, how) if precedence == "scope" else (how, rank)
+                best = max(best, (*key, written[0] != "$", number))
+    return best[-1] if best else None  # type: ignore[return-value]
+
+
+@settings(deadline=None)
+@given(
+    _SECTIONS, st.sampled_from(("example", "b.example", "a.b.example", "x.a.b.example", "c.example", "other")), st.sampled_from(("scope", "specific"))
+)
+def test_the_section_that_wins_is_found_by_trying_all(sections: list[tuple[str, str]], domain: str, precedence: str) -> None:
+    inside: dict[str, str] = {"global": "", "pool": "", "virtual MTA": ""}
+    for number, (scope, pattern) in enumerate(sections):
+        inside[scope] += f"<domain {pattern}>\nmax-smtp-out {number + 100}\n</domain>\n"
+    text = (
+        f"log-file /l\ndomain-precedence {precedence}\n{_MACROS}{inside['global']}"
+        f"<virtual-mta-pool p>\nvirtual-mta m\n{inside['pool']}</virtual-mta-pool>\n<virtual-mta m>\n{inside['virtual MTA']}</virtual-mta>\n"
+    )
+    loaded = build(from_text(text))
+    assert loaded.config is not None, describe(loaded.problems)
+    won = naive(sections, domain, precedence)
+    assert loaded.config.domain(domain, "m").max_smtp_out == (20 if won is None else won + 100)
 
 
 def test_the_table_is_as_large_as_it_should_be() -> None:

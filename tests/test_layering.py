@@ -30,8 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "listener": {"config", "mail", "policy", "reception", "smtp", "spool"},
     "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
+    "sink": {"config", "mail", "smtp"},
     "supervisor": {"config", "control"},
-    "cli": {"config", "control", "mail", "spool", "supervisor"},  # mail: to show rows in words; spool: of an engine that is stopped
+    "cli": {"config", "control", "mail", "sink", "spool", "supervisor"},  # mail: to show rows in words; spool: of an engine that is stopped
     "__main__": {"cli"},
     "__init__": set(),
 }

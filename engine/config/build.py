@@ -19,7 +19,7 @@ from engine.config.problem import Problem, Problems
 from engine.config.reading import Reader, Values
 from engine.config.record_field import check_fields
 from engine.config.settings import DEFAULT_VIRTUAL_MTA
-from engine.config.snapshot import Snapshot
+from engine.config.snapshot import FileText, Snapshot, resolve
 from engine.config.stanza import STANZAS, TOP
 
 MAX_DOMAINS = 1_000_000  # of all <domain> sections, macros expanded
@@ -41,7 +41,7 @@ def build(snapshot: Snapshot) -> Loaded:
     """The configuration in *snapshot* and everything that is wrong with it.  Pure; raises nothing, whatever the text."""
     problems = Problems()
     top = parse(snapshot, problems)
-    config = _Builder(problems).build(top)
+    config = _Builder(problems, snapshot).build(top)
     return Loaded(None if problems.failed else config, problems.all(snapshot.files), config, top)
 
 
@@ -55,8 +55,9 @@ class _Named:
 
 
 class _Builder:
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, snapshot: Snapshot) -> None:
         self.problems = problems
+        self.snapshot = snapshot
         self.reader = Reader(problems)
         self.macros = Macros()
         self.domains = DomainScope()
@@ -240,6 +241,7 @@ class _Builder:
     def assemble(self, server: Values) -> Config:
         if "log_file" in server.values:
             server.values["log_file"] = os.path.normpath(os.path.join(os.path.dirname(server.places["log_file"].file), server.values["log_file"]))
+        self.read_texts(server)
         server.values["relay_domain"] = tuple(self.relay_domains(server))
         listeners = tuple(dict.fromkeys((*server.values.get("smtp_listener", ()), *self.listeners)))
         server.values["smtp_listener"] = listeners or (v.ListenerSettings(parse_network("0.0.0.0")),)
@@ -269,6 +271,17 @@ class _Builder:
                 **{f"virtual-mta-pool {name}": named.values.places for name, named in self.pools.items()},
             },
         )
+
+    def read_texts(self, values: Values) -> None:
+        """Files that directives have read with the configuration: their text."""
+        for name, value in values.values.items():
+            if isinstance(value, FileText):
+                place = values.places[name]
+                path = resolve(place.file, value.path)
+                if path in self.snapshot.attached:
+                    values.values[name] = FileText(path, self.snapshot.attached[path].decode("utf-8", "replace"))
+                else:
+                    self.problems.error(place, f"{path} cannot be read: {self.snapshot.failures.get(path, 'it was not found')}")
 
     def relay_domains(self, server: Values) -> list[DomainPattern]:
         patterns: list[DomainPattern] = []

@@ -23,16 +23,7 @@ def _server() -> tuple[Directive, ...]:
         later("dsn-failed-body-template-from", v.file),
         later("dsn-failed-from-template", v.text),
         later("dsn-failed-subject-template", v.text),
-        *(
-            later(f"dummy-smtp-{flag}", v.boolean, "false")
-            for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-pipelining", "has-verp", "log-blacklist")
-        ),
-        later("dummy-smtp-blacklist", v.file),
-        later("dummy-smtp-blacklist-bounce-method", v.name),
-        later("dummy-smtp-blacklist-bounce-percent", v.percent),
-        later("dummy-smtp-ip", v.address),
-        later("dummy-smtp-latency", v.number),
-        later("dummy-smtp-port", v.port_or_off, "0"),
+        *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-verp")),
         later("dummy-smtp-update-stats", v.boolean),
         later("edns-udp-length", v.number),
         later("enable-signals", v.text, "false"),

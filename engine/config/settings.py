@@ -9,6 +9,7 @@ from engine.config import values as v
 from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern
 from engine.config.queue_pattern import QueuePattern
+from engine.config.snapshot import NO_FILE
 
 DEFAULT_VIRTUAL_MTA = "{default}"
 BY_SMTP_SOURCE_IP = "by-smtp-source-ip"  # as default-virtual-mta: the one that sends from the address that the client connected to
@@ -49,6 +50,16 @@ class ServerSettings:
         "scope",
         "Who wins: the narrower scope (virtual MTA over pool over global), or the more specific domain.  Ours.",
     )
+    dummy_smtp_port: int = directive(v.port_or_off, "0", "Port of the built-in sink, which accepts mail and throws it away; 0: none.")
+    dummy_smtp_ip: str = directive(v.address_text, "", "Address that the sink listens on; every one of this host if not given.")
+    dummy_smtp_latency: int = directive(v.latency, "0", "Milliseconds that the sink waits before each reply.")
+    dummy_smtp_has_pipelining: bool = directive(v.boolean, "false", "Whether the sink offers PIPELINING.")
+    dummy_smtp_blacklist: tuple[str, str] = directive(
+        v.file_text, "", "Recipients that the sink refuses: addresses and domains, one a line.", empty=NO_FILE
+    )
+    dummy_smtp_blacklist_bounce_method: str = directive(v.choice("random"), "random", "How those who are refused are chosen.")
+    dummy_smtp_blacklist_bounce_percent: int = directive(v.percent, "100", "How many of the recipients on the blacklist are refused.")
+    dummy_smtp_log_blacklist: bool = directive(v.boolean, "false", "Log each recipient that the sink refuses for its blacklist.")
     listener_workers: int = directive(v.limit, "0", "Processes that accept mail; 0: by the number of cores.  Ours.")
     delivery_workers: int = directive(v.limit, "0", "Processes that deliver mail; 0: by the number of cores.  Ours.")
     shutdown_timeout_s: float = directive(v.positive_seconds, "60s", "How long a stop waits for what is in flight.  Ours.")

@@ -10,6 +10,7 @@ import glob
 import os
 import stat
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,18 @@ DEFAULTS = "config-defaults"  # beside the main file: PowerMTA's stock patterns,
 MAX_FILE_BYTES = 16 << 20
 MAX_TOTAL_BYTES = 64 << 20
 MAX_FILES = 2_000
+ATTACHED = {"dsn-failed-body-template-from": 64 << 10, "dummy-smtp-blacklist": 16 << 20}  # directives whose file is read too: its most bytes
 _WILD = frozenset("*?[")
+
+
+class FileText(NamedTuple):
+    """A file that a directive names: its path, and once the whole is built its text."""
+
+    path: str
+    text: str = ""
+
+
+NO_FILE = FileText("")
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -32,6 +44,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     failures: dict[str, str] = {}
     defaults: str = ""  # the file of DEFAULTS, if there is one
     lenient: bool = False  # lines that go on in the next one are joined, with a warning, instead of refused
+    attached: dict[str, bytes] = {}  # files that directives name and that are no configuration: ATTACHED
 
     def encode(self) -> bytes:
         """A form that survives a pipe to a child process."""
@@ -71,6 +84,7 @@ def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: 
     failures: dict[str, str] = {}
     defaults = os.path.join(os.path.dirname(main), DEFAULTS)
     waiting, total = [defaults, main], 0
+    attached: dict[str, bytes] = {}
     while waiting:
         name = waiting.pop()
         if name in files or name in failures:
@@ -91,14 +105,17 @@ def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: 
             failures[name] = f"the configuration is larger than {MAX_FILES} files or {MAX_TOTAL_BYTES >> 20} MB"
             continue
         files[name] = data
-        for pattern in _included(name, data):
+        for word, pattern in _named(name, data):
+            if word != "include":
+                _attach(pattern, ATTACHED[word], open_file, attached, failures)
+                continue
             if is_wild(pattern) and pattern not in matches:
                 try:
                     matches[pattern] = [found for found in expand(pattern)[: MAX_FILES + 1] if found.isprintable()]
                 except (OSError, ValueError) as error:
                     failures[pattern] = str(error)
             waiting.extend(matches.get(pattern, []) if is_wild(pattern) else [pattern])
-    return Snapshot(main, files, matches, failures, "" if defaults == main else defaults, lenient)
+    return Snapshot(main, files, matches, failures, "" if defaults == main else defaults, lenient, attached)
 
 
 def is_wild(pattern: str) -> bool:
@@ -115,19 +132,37 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", errors="surrogateescape")
 
 
-def _included(name: str, data: bytes) -> list[str]:
-    if b"include" not in data.lower():
+def _named(name: str, data: bytes) -> list[tuple[str, str]]:
+    """(directive, file or wildcard) of every directive that has a file read."""
+    lowered = data.lower()
+    if not any(word.encode() in lowered for word in ("include", *ATTACHED)):
         return []
     names = []
     for line in lex(name, text_of(data)):
-        if line.kind == "statement" and line.word == "include":
+        if line.kind == "statement" and (line.word == "include" or line.word in ATTACHED):
             try:
-                argument = Arguments(line.argument).rest()
+                argument = Arguments(line.argument).rest() if line.word == "include" else Arguments(line.argument).word()
             except ValueProblem:
                 continue  # the parser says so, with its place
             if argument and "://" not in argument:
-                names.append(resolve(name, argument))
+                names.append((line.word, resolve(name, argument)))
     return names
+
+
+def _attach(name: str, most: int, open_file: Callable[[str], str | bytes | None], attached: dict[str, bytes], failures: dict[str, str]) -> None:
+    """Read the file *name* for its directive; one of more than *most* bytes is a failure."""
+    if name in attached or name in failures or len(attached) >= MAX_FILES:
+        return
+    try:
+        content = open_file(name)
+        if content is None:
+            raise FileNotFoundError(2, "no such file")
+        if len(content) > most:
+            raise ValueError(f"larger than {most >> 10} KB")
+    except (OSError, ValueError) as error:
+        failures[name] = getattr(error, "strerror", None) or str(error)
+        return
+    attached[name] = content.encode() if isinstance(content, str) else content
 
 
 def _read_file(path: str) -> bytes:

@@ -11,6 +11,7 @@ from engine.config.lexer import Arguments, ValueProblem
 from engine.config.pattern import Address, AddressPattern, Network, domain_name, parse_address, parse_network
 from engine.config.queue_pattern import QueuePattern
 from engine.config.regex import Regex, RegexProblem
+from engine.config.snapshot import FileText
 
 T = TypeVar("T")
 
@@ -447,6 +448,8 @@ limit = one("N or unlimited", _limit)
 number = one("N", _number(0, 10**17))
 percent = one("N", _number(0, 100))
 port = one("port", _port)
+latency = one("ms", _number(0, 600_000))
+address_text = one("IP", lambda text: str(parse_address(text)))
 port_or_off = one("port", _number(0, 65535))
 seconds = one("time", _seconds)
 positive_seconds = one("time", _positive_seconds)
@@ -467,6 +470,7 @@ secret = ValueType("text", _parse_rest, secret=True)
 words = ValueType("words", _parse_words(1, 100))
 two_words = ValueType("two values", _parse_words(2, 2))
 file = one("file", _path)
+file_text = one("file", lambda text: FileText(_path(text)))
 file_and_password = ValueType("file [password]", _parse_words(1, 2), secret=True)
 mail_address = one("address", _mail_address)
 mail_addresses = many("addresses", _mail_address)

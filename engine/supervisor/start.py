@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from engine.config import Config, Snapshot, read
+from engine.config.settings import ServerSettings
 from engine.errors import StartError
-from engine.process import HEARTBEAT_ROW_BYTES
+from engine.process import HEARTBEAT_ROW_BYTES, ListenSocket
 from engine.supervisor import ground, sockets, spooldir
 from engine.supervisor.configuration import load
 from engine.supervisor.slots import Slot
@@ -22,6 +24,7 @@ MODULES = {
     "delivery": "engine.delivery.worker",
     "listener": "engine.listener.worker",
     "mover": "engine.spool.moving",
+    "sink": "engine.sink.worker",
 }
 
 
@@ -96,6 +99,8 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         slots.append(Slot("mover", index, modules["mover"], len(slots), title, source_path=other.path, source_lock_fd=lock))
     for index, row in enumerate(bound):
         slots.append(Slot("listener", index, modules["listener"], len(slots), sockets=row))
+    if server.dummy_smtp_port:
+        slots.append(Slot("sink", 0, modules["sink"], len(slots), sockets=_sink_sockets(server, options.port_offset)))
     return Plan(
         slots=slots,
         config_fd=memory_file("config", snapshot.encode()),
@@ -121,6 +126,12 @@ def workers(listeners: int, deliveries: int, cores: Callable[[], int] = lambda: 
     """(listener processes, most delivery processes); 0 asks for half the cores each: the spool process and the kernel need the rest."""
     half = max(1, cores() // 2)
     return listeners or half, deliveries or half
+
+
+def _sink_sockets(server: ServerSettings, port_offset: int) -> list[ListenSocket]:
+    """Bound for the sink of dummy-smtp-port; no addresses of ours for the loop check: delivering to it is its purpose."""
+    (row,) = sockets.bind(sockets.addresses([(ip_network(server.dummy_smtp_ip or "0.0.0.0/0"), server.dummy_smtp_port, "")], port_offset), 1)
+    return row
 
 
 def _listeners(config: Config) -> list[tuple[sockets.Network, int, str]]:

@@ -26,7 +26,7 @@ from engine.supervisor.takeover import Takeover
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
-STOP_ORDER = ("listener", "mover", "delivery", "accounting", "spool")
+STOP_ORDER = ("listener", "mover", "delivery", "sink", "accounting", "spool")
 TICK_S = 1.0
 BOOTING_TICK_S = 0.05  # while somebody has not beaten yet: first heartbeats are looked for, not sent
 

@@ -150,3 +150,12 @@ def test_cold_virtual_mtas_stop_the_start_only_with_a_limit() -> None:
     assert build(from_text(BASE + vmta.format(""))).config is not None
     assert build(from_text(BASE + vmta.format(limit.format("0/d")))).config is not None
     assert build(from_text(BASE + vmta.format(limit.format("0/d,5/d")))).config is None
+
+
+def test_a_file_that_a_directive_names_is_read_with_the_configuration() -> None:
+    text = BASE + "dummy-smtp-blacklist lists/bad\n"
+    loaded = build(from_text(text, **{"lists/bad": "<not a configuration\ninclude nowhere\nx.example\n"}))
+    assert loaded.problems == [] and loaded.config is not None
+    assert loaded.config.server.dummy_smtp_blacklist == ("/lists/bad", "<not a configuration\ninclude nowhere\nx.example\n")
+    (problem,) = build(from_text(text)).problems
+    assert problem.severity == "error" and problem.line == 5 and "/lists/bad cannot be read: no such file" in problem.text

@@ -114,6 +114,12 @@ def test_what_edge_cases_come_to() -> None:
     assert [(str(host.network), host.host_name) for host in hosts] == [("192.0.2.1/32", "")]
 
 
+def test_what_has_no_effect_is_legal() -> None:
+    """move-interval without move-to, a cold limit without a cold virtual MTA."""
+    text = stanza("acct-file /a.csv", "move-interval 5m") + stanza("domain *", "max-cold-virtual-mta-msg 100/d,200/d")
+    assert [p for p in problems(text) if "error" in p] == []
+
+
 def test_a_relay_pattern_for_everybody_is_named() -> None:
     assert problems("relay-address /@*/\nrelay-address /@a\\.example$/\n") == ["1:1 warning: an open relay: relay-address /@*/ is everybody"]
     assert problems("relay-domain a.example, *\n") == ["1:1 warning: an open relay: relay-domain * is every domain"]

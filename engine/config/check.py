@@ -63,7 +63,7 @@ def _open_relay(config: Config, top: Section, server: Values, sources: list[Entr
     login = any(_demands_login(entry, stanzas) for entry in everybody)
     if server.values.get("always_allow_relaying") and not login:
         problems.warning(server.places["always_allow_relaying"], "an open relay: always-allow-relaying here lets everybody send to everybody", risk)
-    listened = {listener.source for listener in config.server.smtp_listener}
+    listened = {listener.source for listener in config.server.smtp_listener if not listener.network.is_loopback}
     for entry in sources:
         if not entry.values.get("always_allow_relaying") or login or _demands_login(entry, stanzas):
             continue

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from engine.config.directive import Directive
+from engine.config.powermta import default_and_meaning
 from engine.config.stanza import STANZAS, Stanza
+from engine.config.values import parse_value
 
 _HEAD = """# Configuration
 
@@ -19,8 +22,9 @@ One directive is one line. `--lenient`, an option of every command that reads a 
 warning: a `domain-macro` that goes on behind a comma, and a pattern that a line's end cuts before its closing `/`.
 
 - **Since**: the version from which a directive works; *not yet*: known by name and type, listed at start; *accepted*: has no meaning here.
-- A directive that is *not yet* there, and without which mail would come in or go out that you forbade or relied on, stops the start.
-  Where a default is given for one, that value asks for nothing and is always fine.
+- Of a directive that is *not yet* there, default and meaning are PowerMTA's. One without which mail would come in or go out that you forbade or
+  relied on stops the start (in bold), unless its value asks for nothing. Of all others default and meaning are ours; the last column says where
+  PowerMTA's are otherwise, and `docs/differences.md` why.
 - Of the `<domain>` sections that match, the more specific wins, each directive for itself: `*`, then `*.parent` and `[*.]parent`, then
   the name, and a name written out over one from a macro. A section in a virtual MTA wins over its pool's, and that over those at the top
   level (`domain-precedence`).
@@ -47,17 +51,43 @@ def _section(tag: str, stanza: Stanza) -> str:
         lines += ["Stands " + " or ".join(f"in `<{parent}>`" if parent else "at the top level" for parent in stanza.parents) + ".", ""]
     if not stanza.working:
         lines += [f"Not supported yet{f': stops the start, which would {stanza.stops}' if stanza.stops else ''}.", ""]
-    lines += ["| Directive | Type | Default | Since | Meaning |", "|---|---|---|---|---|"]
+    lines += ["| Directive | Type | Default | Since | Meaning | In PowerMTA otherwise |", "|---|---|---|---|---|---|"]
     for name in sorted(stanza.directives):
         row = stanza.directives[name]
         if name == "include" and tag:
             continue
-        default = f"`{row.default}`" if row.default else ""
-        meaning = row.help if stanza.working else ""
-        since = row.since if stanza.working or row.status != "working" else "not yet"
-        cells = (f"`{name}`", row.type.name, default, since, meaning)
+        cells = _cells(tag, stanza, row)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(tag: str, stanza: Stanza, row: Directive) -> tuple[str, ...]:
+    """A row of the table.  Of what does not work yet the meaning is PowerMTA's, and what it does here is said behind it."""
+    default, meaning = default_and_meaning(tag, row.name)
+    default = "" if default == "none" else default
+    since = row.since if stanza.working or row.status == "ignored" else "not yet"
+    if since == "not yet":
+        here = f"**{row.help}**" if row.stops and stanza.working else ""
+        return (f"`{row.name}`", row.type.name, _code(default), since, f"{meaning} {here}".strip(), "")
+    text = row.help
+    if row.status == "ignored" and meaning:
+        return (f"`{row.name}`", row.type.name, "", since, f"Nothing. {text}", meaning)
+    other = f"default {_code(default)}" if default and not _same(default, row) else ""
+    return (f"`{row.name}`", row.type.name, _code(row.default), since, text, other)
+
+
+def _same(default: str, row: Directive) -> bool:
+    """Whether *default*, as PowerMTA's guides write it, is this row's."""
+    if not row.default or row.repeat:
+        return True
+    try:
+        return bool(parse_value(row.type, default) == parse_value(row.type, row.default))
+    except ValueError:
+        return False
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
 if __name__ == "__main__":

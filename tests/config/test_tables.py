@@ -9,6 +9,8 @@ import pytest
 from engine.accounting.columns import DEFAULT_FIELDS, getters, known
 from engine.config import BY_SMTP_SOURCE_IP, build, from_text
 from engine.config.document import document
+from engine.config.powermta import default_and_meaning
+from engine.config.powermta import known as known_meanings
 from engine.config.record_field import COLUMNS, EMPTY
 from engine.config.stanza import STANZAS
 
@@ -34,6 +36,27 @@ def test_every_directive_of_powermta_is_known_in_its_scope() -> None:
 
 def test_the_document_is_up_to_date() -> None:
     assert (HERE.parents[1] / "docs" / "config.md").read_text() == document(), "run python -m engine.config.document > docs/config.md"
+
+
+def test_what_does_not_work_is_explained_and_nothing_else_is() -> None:
+    unexplained = [
+        (tag, name)
+        for tag, stanza in STANZAS.items()
+        for name, row in stanza.directives.items()
+        if name != "include" and (row.status != "working" or not stanza.working) and not default_and_meaning(tag, name)[1]
+    ]
+    assert unexplained == []
+    allowed = {"virtual-mta-pool": set(STANZAS["virtual-mta"].directives)}  # one text for both
+    unknown = [(tag, name) for tag, names in known_meanings().items() for name in names - set(STANZAS[tag].directives) - allowed.get(tag, set())]
+    assert unknown == []
+
+
+def test_the_document_says_where_a_default_is_otherwise() -> None:
+    rows = {line.split("`")[1]: [cell.strip() for cell in line.split(" | ")] for line in document().splitlines() if line.startswith("| `")}
+    assert rows["connection-idle-timeout"][2:] == ["`2s`", "0.1.0", rows["connection-idle-timeout"][4], "default `0` |"]
+    assert rows["bounce-after"][5] == "|"
+    ours = "Nothing. Every message is on disk before its 250, whatever this says."
+    assert rows["sync-msg-create"][3:] == ["accepted", ours, "Whether files are synced. |"]
 
 
 def test_rows_are_complete() -> None:

@@ -110,7 +110,8 @@ RELAYING = "always-allow-relaying yes\n"
         (f"<source 2600::/32>\n{RELAYING}</source>\n", [("open relay", 3)]),
         (f"<source 8.8.8.8>\n{RELAYING}</source>\n<source 10/8>\n{RELAYING}</source>\n<source fd00::/8>\n{RELAYING}</source>\n", []),
         (f"<source x>\n{RELAYING}</source>\n", []),
-        (f"<source x>\n{RELAYING}</source>\nsmtp-listener 127.0.0.1:25 source=x\n", [("open relay", 3)]),
+        (f"<source x>\n{RELAYING}</source>\nsmtp-listener 192.0.2.10:25 source=x\n", [("open relay", 3)]),
+        (f"<source x>\n{RELAYING}</source>\nsmtp-listener 127.0.0.1:25 source=x\n", []),
         (RELAYING, [("open relay", 2)]),
         ("relay-domain *\n", [("open relay", 2)]),
         ("relay-domain a.example, *\n", [("open relay", 2)]),
@@ -155,6 +156,13 @@ def test_passwords_are_a_risk_only_where_others_can_read_them() -> None:
     for mode, lines_found in ((0o644, [2, 4]), (0o640, []), (0o600, [])):
         found = risks(text, Surroundings(ADDRESSES, {"/engine.conf": FileFact(mode)}))
         assert [place.line for risk in found for place in risk.places] == lines_found
+
+
+def test_the_door_of_the_migration_guide_is_safe() -> None:
+    guide = (HERE.parents[1] / "docs" / "migrate.md").read_text()
+    door = next(block for block in guide.split("```")[1::2] if block.strip().startswith("smtp-listener"))
+    verdict = verdict_of("log-file /l\n<virtual-mta mta1>\nsmtp-source-host 192.0.2.10 a.example\n</virtual-mta>\n" + door)
+    assert (verdict.usable, verdict.problems, verdict.risks, verdict.not_yet) == (True, (), (), ())
 
 
 def test_what_is_not_known_is_not_accused() -> None:

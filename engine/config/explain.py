@@ -57,8 +57,13 @@ class Said:
         return self.row.field or self.row.name
 
     def setting(self, name: str) -> Setting:
-        hidden = self.row.type.secret or self.row.name.endswith("password")
-        return Setting(name, HIDDEN if hidden else self.statement.argument, self.statement.place, self.row.status)
+        value = self.statement.argument
+        if self.row.name.endswith("-certificate"):  # the file, and perhaps its password
+            path, _, password = value.partition(" ")
+            value = f"{path} {HIDDEN}" if password else path
+        elif self.row.type.secret or self.row.name.endswith("password"):
+            value = HIDDEN
+        return Setting(name, value, self.statement.place, self.row.status)
 
 
 class Explainer:
@@ -117,8 +122,8 @@ class Explainer:
         """What is in effect for the virtual MTA *name* itself, its pools' and the server's settings included."""
         pools = [pool for pool, its in self.config.pools.items() if name in its.members]
         above = _as("virtual-mta", self._named("virtual-mta-pool", lambda argument: argument in pools))
-        bounds = [said for said in above if said.row.name == "max-smtp-out" and said.statement.argument.isdigit()]
-        smallest = min(bounds, key=lambda said: int(said.statement.argument), default=None)  # a member of several pools obeys this one
+        bounds = [said for said in above if said.row.name == "max-smtp-out" and _bound(said)]
+        smallest = min(bounds, key=_bound, default=None)  # a member of several pools obeys this one
         above = [said for said in above if said.row.name != "max-smtp-out" or said is smallest]
         own = self._named("virtual-mta", lambda argument: argument == name)
         return self._effective("virtual-mta", [_as("virtual-mta", self.said(self.top)), above, own])
@@ -147,6 +152,11 @@ class Explainer:
             if not lines and row.status == "working" and row.field:
                 settings.append(Setting(row.name, _UNSAID.get((tag, row.name), row.default or "none"), None))
         return settings
+
+
+def _bound(said: Said) -> int:
+    """The number that it sets; 0 for none."""
+    return int(said.statement.argument) if said.statement.argument.isdigit() else 0
 
 
 def _as(tag: str, layer: Iterable[Said]) -> list[Said]:

@@ -107,6 +107,24 @@ def test_what_does_not_work_yet_is_marked() -> None:
     assert (statuses["max-smtp-out"], statuses["auth-password"]) == ("working", "later")
 
 
+def test_no_secret_is_shown() -> None:
+    secrets = "http-api-key 0123456789abcdef0123456789abcdef\nsmtp-server-tls-certificate a.pem geheim\n"
+    loaded = build(from_text(f"log-file /l\n{secrets}<domain *>\nauth-password geheim\nsmtp-client-certificate b.pem\n</domain>\n"))
+    explainer = Explainer(loaded)
+    assert shown(explainer.server(), "http-api-key", "smtp-server-tls-certificate") == {
+        "http-api-key": [(HIDDEN, 2)],
+        "smtp-server-tls-certificate": [(f"a.pem {HIDDEN}", 3)],
+    }
+    found = shown(explainer.domain("a.example", "{default}"), "auth-password", "smtp-client-certificate")
+    assert found == {"auth-password": [(HIDDEN, 5)], "smtp-client-certificate": [("b.pem", 6)]}
+
+
+def test_a_pool_without_a_bound_binds_nobody() -> None:
+    pools = "<virtual-mta-pool {0}>\nvirtual-mta v\nmax-smtp-out {1}\n</virtual-mta-pool>\n"
+    text = "<virtual-mta v>\n</virtual-mta>\n" + pools.format("a", "0") + pools.format("b", "unlimited") + pools.format("c", "30")
+    assert shown(Explainer(build(from_text("log-file /l\n" + text))).virtual_mta("v"), "max-smtp-out") == {"max-smtp-out": [("30", 14)]}
+
+
 def test_a_virtual_mta_has_what_pools_and_server_give_it() -> None:
     names = ("smtp-source-host", "max-smtp-out", "domain-key", "host-name")
     assert shown(EXPLAINER.virtual_mta("v"), *names) == {

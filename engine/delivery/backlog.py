@@ -42,11 +42,7 @@ class Backlog:
             self._restored, self._restoring = 0, True
             numbers = list(self._scheduler.queues)
         for number in numbers:
-            if not self._scheduler.announce(number, since_ms):
-                name = self._reader.queue_name(number)
-                if self._owns(name.rpartition("/")[2]):  # else its own slot is starting, and will find it
-                    self._scheduler.add(number, name)
-                    self._scheduler.announce(number, since_ms)
+            self._scheduler.announce(number, since_ms)
 
     def look_at_clock(self, now_ms: int) -> None:
         """Before anything is decided by the wall clock: has it jumped?"""
@@ -60,11 +56,20 @@ class Backlog:
     def wake_due(self, now_ms: int) -> None:
         """Queues whose time has come, a slice of them."""
         for number in self._scheduler.timers.due(now_ms, WAKE_AT_ONCE):
-            self._scheduler.wake(self._queue(number), now_ms)
+            queue = self._scheduler.queues.get(number)
+            if queue is None:
+                self._scheduler.to_load.join(number)
+            else:
+                self._scheduler.wake(queue, now_ms)
 
     def _queue(self, number: int) -> Queue:
         queue = self._scheduler.queues.get(number)
         return queue if queue is not None else self._scheduler.add(number, self._reader.queue_name(number))
+
+    def _ours(self, number: int) -> Queue | None:
+        """Queue *number*, in memory from now on; None if it is not ours: its own slot is starting, and will find it."""
+        name = self._reader.queue_name(number)
+        return self._scheduler.add(number, name) if self._owns(name.rpartition("/")[2]) else None
 
     def restore(self) -> bool:
         """One slice of finding the queues that have rows, at start or after announcements were lost."""
@@ -88,16 +93,21 @@ class Backlog:
         while 0 < self._scheduler.timers.next_ms() <= now_ms and monotonic_s() < end_s:
             self.wake_due(now_ms)
         while (load := self._scheduler.next_load(now_ms)) is not None:
-            queue, most = load
-            rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
-            together = min(queue.settings.max_rcpt_per_message, WINDOW_ROWS)
-            if len(rows) == most < together and same_message(rows[0][0]) == same_message(rows[-1][0]):  # a message larger than one read
-                most = together
-                rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
-            self._scheduler.loaded(queue, rows, next_due_ms, len(rows) < most, behind_ms)
+            number, most = load
+            queue = self._scheduler.queues.get(number) or self._ours(number)
+            if queue is not None:
+                self._read(queue, until_ms, behind_ms, most)
             if monotonic_s() > end_s:
                 return True
         return more or 0 < self._scheduler.timers.next_ms() <= now_ms
+
+    def _read(self, queue: Queue, until_ms: int, behind_ms: int, most: int) -> None:
+        rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
+        together = min(queue.settings.max_rcpt_per_message, WINDOW_ROWS)
+        if len(rows) == most < together and same_message(rows[0][0]) == same_message(rows[-1][0]):  # a message larger than one read
+            most = together
+            rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
+        self._scheduler.loaded(queue, rows, next_due_ms, len(rows) < most, behind_ms)
 
     def expire(self, now_ms: int) -> bool:
         """Look through queues that stand still for recipients older than bounce-after, and bounce them, as long as others do not feel it."""

@@ -102,7 +102,8 @@ class Standings:
         if standing is None:
             open_now = queue.open if queue is not None else 0
             wakes_ms = self._scheduler.timers.at_ms(number)
-            if queue is not None and (queue.load_wanted or queue.more) and not queue.in_flight:
+            wanted = number in self._scheduler.to_load or (queue is not None and queue.more)
+            if wanted and not (queue is not None and queue.in_flight):
                 full = self._scheduler.rows >= WINDOW_ROWS
                 standing = Standing("window" if full else "unread", f"{self._scheduler.rows} recipients of this slot are in memory" if full else "")
             elif wakes_ms > now_ms:

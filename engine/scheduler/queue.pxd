@@ -4,12 +4,11 @@ cdef class Queue:
     cdef readonly str domain
     cdef readonly str vmta
     cdef public object settings
-    cdef public object window
+    cdef public list window
     cdef public set in_flight
     cdef public bytes frontier
     cdef public long long skipped_ms
     cdef public bint more
-    cdef public bint load_wanted
     cdef public Py_ssize_t open
     cdef public Py_ssize_t connecting
     cdef public Py_ssize_t failures

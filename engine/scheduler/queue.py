@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
+from sys import intern
 from typing import NamedTuple
 
 from engine.config.settings import DomainSettings
@@ -67,7 +67,6 @@ class Queue:
         "held_by",
         "hold_until_ms",
         "in_flight",
-        "load_wanted",
         "more",
         "name",
         "number",
@@ -86,14 +85,14 @@ class Queue:
     def __init__(self, number: int, name: str, settings: DomainSettings) -> None:
         self.number = number
         self.name = name
-        self.domain, _, self.vmta = name.rpartition("/")
+        self.domain, _, vmta = name.rpartition("/")
+        self.vmta = intern(vmta)
         self.settings = settings
-        self.window: deque[Row] = deque()
+        self.window: list[Row] = []  # a deque takes 600 bytes for one row, and most queues have one
         self.in_flight: set[bytes] = set()  # keys of rows in a transaction
         self.frontier: bytes | None = None  # last key read; all due rows up to it are in the window, in flight or settled
         self.skipped_ms = 0  # ... save retries that were not due yet, from this time on (0: none): the wall clock is behind the stamps of new mail
         self.more = True  # rows may be due behind the frontier
-        self.load_wanted = False  # stands in the scheduler's line of queues to load
         self.open = 0  # connections that count against it: connecting, sending, idle
         self.connecting = 0
         self.failures = 0  # queue events in a row
@@ -115,7 +114,7 @@ class Queue:
     @property
     def idle(self) -> bool:
         """Nothing under way, and nothing in memory that is not on disk."""
-        return not (self.window or self.in_flight or self.open or self.load_wanted or self.doom or self.scan)
+        return not (self.window or self.in_flight or self.open or self.doom or self.scan)
 
 
 def same_message(key: bytes) -> bytes:
@@ -127,6 +126,11 @@ def due_ms(key: bytes) -> int:
     """The due time in a `due` key."""
     when: int = DUE_KEY.unpack(key)[2]
     return when
+
+
+def virtual_mta_line(queue: Queue) -> str:
+    """The limit that all queues of its virtual MTA share."""
+    return f"virtual-mta {queue.vmta} max-smtp-out"
 
 
 def whole_messages(rows: Sequence[tuple[bytes, Due]], together: int) -> Sequence[tuple[bytes, Due]]:

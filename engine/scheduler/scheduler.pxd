@@ -13,13 +13,13 @@ cdef class Scheduler:
     cdef readonly Py_ssize_t rows
     cdef readonly Py_ssize_t connecting
     cdef public bint may_expire
-    cdef object _to_load
+    cdef readonly object to_load
     cdef readonly dict _parked
     cdef dict _open_by_virtual_mta
     cdef object _scans
     cdef object _to_scan
 
-    cpdef bint announce(self, number, long long stamp_ms)
+    cpdef announce(self, number, long long stamp_ms)
     cpdef wake(self, Queue queue, long long now_ms)
     cdef _want(self, Queue queue)
     cpdef next_load(self, long long now_ms)
@@ -28,7 +28,6 @@ cdef class Scheduler:
     cpdef shed(self, Queue queue)
     cpdef retire(self, Queue queue)
     cpdef take(self, Queue queue, long long now_ms)
-    cpdef expire(self, Queue queue, row)
     cdef bint _bury_first(self, Queue queue, long long now_ms)
     cdef _lose(self, Queue queue, row, str status, str diag)
     cpdef condemn(self, Queue queue, long long now_ms)

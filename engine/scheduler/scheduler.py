@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
-from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, whole_messages
+from engine.scheduler.line import Line
+from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, virtual_mta_line, whole_messages
 from engine.scheduler.retry import UPON_NEW_MAIL_MS, delay_ms, expired_diag, expiry_ms, scan_pause_ms
 from engine.scheduler.timers import Timers
 
@@ -42,7 +43,7 @@ class Scheduler:
         self.rows = 0  # in all windows
         self.connecting = 0
         self.may_expire = True  # no: the wall clock has just jumped, and nobody is to be bounced for age
-        self._to_load: deque[Queue] = deque()
+        self.to_load = Line()  # queues that may have rows to read: those that are not in memory come into it in their turn
         self._parked: dict[str, dict[int, Queue]] = {}  # by limit, the oldest first
         self._open_by_virtual_mta: dict[str, int] = {}
         self._scans = Timers()  # when a queue's rows are looked through for expired ones
@@ -61,22 +62,23 @@ class Scheduler:
                 queue.hold_until_ms, queue.failures, queue.held_by, _ = held
         return queue
 
-    def announce(self, number: int, stamp_ms: int) -> bool:
-        """New rows, due at *stamp_ms* or later, were committed to queue *number*.  False: it is not in memory, `add` it and say so again."""
+    def announce(self, number: int, stamp_ms: int) -> None:
+        """New rows, due at *stamp_ms* or later, were committed to queue *number*."""
         queue = self.queues.get(number)
         if queue is None:
             held = self.held.get(number)
-            if held is not None and held.upon_new_mail:
+            if held is None:
+                self.to_load.join(number)
+            elif held.upon_new_mail:
                 self.held[number] = held._replace(until_ms=min(held.until_ms, stamp_ms + UPON_NEW_MAIL_MS))
                 self.timers.wake(number, self.held[number].until_ms)
-            return held is not None  # it will be read when its timer rings
+            return  # what is held is read when its timer rings
         if queue.hold_until_ms and queue.settings.retry_upon_new_mail:
             queue.hold_until_ms = min(queue.hold_until_ms, stamp_ms + UPON_NEW_MAIL_MS)
             self.timers.wake(number, queue.hold_until_ms)
         if queue.frontier is not None and due_ms(queue.frontier) >= stamp_ms:
             self._read_again(queue, stamp_ms)
         self._want(queue)
-        return True
 
     def wake(self, queue: Queue, now_ms: int) -> None:
         """Its timer rang: rows may have come due, or a hold or doom has passed."""
@@ -91,16 +93,15 @@ class Scheduler:
     def _read_again(self, queue: Queue, stamp_ms: int) -> None:
         """A commit slipped in before the frontier (a retry came due while it was being synced): read again from its stamp on."""
         first = DUE_KEY.pack(queue.number, queue.frontier[4] if queue.frontier else 0, stamp_ms, bytes(12), 0)
-        self._keep(queue, deque(row for row in queue.window if row.key < first))
+        self._keep(queue, [row for row in queue.window if row.key < first])
         queue.frontier = first
         if stamp_ms <= queue.skipped_ms:
             queue.skipped_ms = 0
 
     def _want(self, queue: Queue) -> None:
         queue.more = True
-        if not queue.load_wanted and len(queue.window) < self._low_water(queue):
-            queue.load_wanted = True
-            self._to_load.append(queue)
+        if len(queue.window) < self._low_water(queue):
+            self.to_load.join(queue.number)
 
     # --- the window -------------------------------------------------------------------------------------------------------------------
 
@@ -111,18 +112,25 @@ class Scheduler:
     @property
     def wants_load(self) -> bool:
         """`next_load` has an answer."""
-        return bool(self._to_load) and self.rows < WINDOW_ROWS
+        return bool(self.to_load) and self.rows < WINDOW_ROWS
 
-    def next_load(self, now_ms: int) -> tuple[Queue, int] | None:
-        """A queue to read due rows of, and how many at the most; None if none wants any now or the window is full."""
-        while self._to_load and self.rows < WINDOW_ROWS:
-            queue = self._to_load.popleft()
-            queue.load_wanted = False
-            if queue.hold_until_ms > now_ms and not queue.open:
-                self.timers.wake(queue.number, queue.hold_until_ms)  # an earlier timer may have taken its place
+    def next_load(self, now_ms: int) -> tuple[int, int] | None:
+        """A queue to read due rows of (to `add`, if it is not in memory), and how many at the most; None if none wants any or the window is full."""
+        while self.to_load and self.rows < WINDOW_ROWS:
+            number = self.to_load.next()
+            queue = self.queues.get(number)
+            if queue is None:
+                held = self.held.get(number)
+                if held is not None and held.until_ms > now_ms:
+                    self.timers.wake(number, held.until_ms)
+                    continue
+            elif queue.hold_until_ms > now_ms and not queue.open:
+                self.timers.wake(number, queue.hold_until_ms)  # an earlier timer may have taken its place
                 self.retire(queue)
-            elif queue.more:
-                return queue, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
+                continue
+            elif not queue.more:
+                continue
+            return number, 500 if self.rows < WINDOW_ROWS // 4 else 100 if self.rows < WINDOW_ROWS // 2 else 20
         return None
 
     def loaded(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], next_due_ms: int | None, complete: bool, now_ms: int = 0) -> None:
@@ -156,13 +164,12 @@ class Scheduler:
 
     def _without_early(self, queue: Queue, rows: list[Row], now_ms: int) -> list[Row]:
         """*rows* without retries that are due after *now_ms*: their time comes by the wall clock, whatever new mail is stamped."""
-        early = [row for row in rows if due_ms(row.key) > now_ms and (row.due.attempts or row.due.last_reply)]
+        early = {row.key for row in rows if due_ms(row.key) > now_ms and (row.due.attempts or row.due.last_reply)}
         if not early:
             return rows
-        first_ms = min(due_ms(row.key) for row in early)
+        first_ms = min(map(due_ms, early))
         queue.skipped_ms = min(queue.skipped_ms or first_ms, first_ms)
-        left_out = {row.key for row in early}
-        return [row for row in rows if row.key not in left_out]
+        return [row for row in rows if row.key not in early]
 
     def due_again(self, queue: Queue, when_ms: int) -> None:
         """A row of *queue* was deferred to *when_ms*, and that is on disk."""
@@ -183,7 +190,7 @@ class Scheduler:
     def retire(self, queue: Queue) -> None:
         """Forget a queue that rests, and all but the hold of one that waits for its end; its timer, if any, stays."""
         number = queue.number
-        if not queue.idle or self.queues.get(number) is not queue:
+        if not queue.idle or number in self.to_load or self.queues.get(number) is not queue:
             return
         if queue.more or queue.failures:
             if not 0 < self.timers.at_ms(number) <= queue.hold_until_ms:
@@ -203,15 +210,19 @@ class Scheduler:
         bounce_after_ms = int(settings.bounce_after_s * 1000)
         rows: list[Row] = []
         message = b""
-        while window:
-            row = window[0]
+        passed = 0  # rows of the window that leave it
+        while passed < len(window):
+            row = window[passed]
             if row.due.queued_ms + bounce_after_ms <= now_ms and self.may_expire:
                 if rows:
                     break
-                if self._bury_first(queue, now_ms):
+                if len(self.casualties) >= CASUALTIES_MOST:
+                    del window[:passed]
+                    self._bury_first(queue, now_ms)
                     return None
-                window.popleft()
-                self.expire(queue, row)
+                passed += 1
+                self.rows -= 1
+                self._lose(queue, row, EXPIRED, expired_diag(row.due))
                 continue
             if not rows:
                 message = row.key[13:25]
@@ -219,18 +230,14 @@ class Scheduler:
                 break
             rows.append(row)
             queue.in_flight.add(row.key)
-            window.popleft()
+            passed += 1
+        del window[:passed]
         if not window:
             self.ready.pop(queue.number, None)
         self.rows -= len(rows)
         if queue.more and len(window) < self._low_water(queue):
             self._want(queue)
         return Transaction(queue, message, tuple(rows)) if rows else None
-
-    def expire(self, queue: Queue, row: Row) -> None:
-        """*row*, just taken out of the window, is too old."""
-        self.rows -= 1
-        self._lose(queue, row, EXPIRED, expired_diag(row.due))
 
     def _bury_first(self, queue: Queue, now_ms: int) -> bool:
         """True: there are casualties enough, and the window of *queue*, which would make more, waits on disk for a moment."""
@@ -250,9 +257,9 @@ class Scheduler:
         if doom is None or self._bury_first(queue, now_ms):
             return
         spared = False
-        while queue.window:
-            row = queue.window.popleft()
-            self.rows -= 1
+        window, queue.window = queue.window, []
+        self.rows -= len(window)
+        for row in window:
             if row.due.queued_ms + doom.min_age_ms <= now_ms:
                 self._lose(queue, row, doom.status, doom.diag)
             else:
@@ -277,7 +284,7 @@ class Scheduler:
         """Rows of a transaction that was not tried after all: next in line again."""
         queue.in_flight.difference_update([row.key for row in rows])
         ours = [row for row in rows if queue.frontier is not None and row.key <= queue.frontier]  # the others will be read again
-        queue.window.extendleft(reversed(ours))
+        queue.window[:0] = ours
         self.rows += len(ours)
         if ours:
             self.ready[queue.number] = queue
@@ -313,7 +320,7 @@ class Scheduler:
             return Wait(0, "connecting")
         limit = self._virtual_mta_limit(queue.vmta)
         if limit and self._open_by_virtual_mta.get(queue.vmta, 0) >= limit:
-            return self.park(queue, _virtual_mta_line(queue))
+            return self.park(queue, virtual_mta_line(queue))
         if self.connecting >= CONNECTING_MOST:
             return self.park(queue, CONNECTING)
         return None
@@ -344,7 +351,7 @@ class Scheduler:
         """Other queues wait in line for a limit that connections of *queue* count under."""
         if not self._parked:
             return False
-        lines = (self._parked.get(TOTAL_OUT), self._parked.get(_virtual_mta_line(queue)))
+        lines = (self._parked.get(TOTAL_OUT), self._parked.get(virtual_mta_line(queue)))
         return any(line and (len(line) > 1 or queue.number not in line) for line in lines)
 
     def connecting_to(self, queue: Queue) -> None:
@@ -382,7 +389,7 @@ class Scheduler:
         """A connection that had greeted us is gone."""
         queue.open -= 1
         self._open_by_virtual_mta[queue.vmta] -= 1
-        self.unpark(_virtual_mta_line(queue))
+        self.unpark(virtual_mta_line(queue))
         self.unpark(TOTAL_OUT)
         if queue.window:
             self.ready[queue.number] = queue
@@ -469,14 +476,15 @@ class Scheduler:
             if expiry < queue.scan_earliest_ms:
                 queue.scan_earliest_ms = expiry
         if expired:
-            self._drop_from_window(queue, {row.key for row in expired})
+            keys = {row.key for row in expired}
+            self._keep(queue, [row for row in queue.window if row.key not in keys])
             for row in expired:
                 self._lose(queue, row, EXPIRED, expired_diag(row.due))
             if queue.more:
                 self._want(queue)
         if complete:
             queue.scan = None
-            pause_ms = scan_pause_ms(queue.settings.bounce_after_s)
+            pause_ms = scan_pause_ms(bounce_after_s)
             least_ms = max(min(pause_ms, SCAN_EVERY_MS), queue.scan_spared // SCAN_SPARED_PER_MS)
             self._scans.wake(queue.number, max(now_ms + least_ms, min(now_ms + pause_ms, queue.scan_earliest_ms)))
             self.retire(queue)
@@ -484,15 +492,8 @@ class Scheduler:
             queue.scan = rows[-1][0]
             self._to_scan.append(queue.number)
 
-    def _drop_from_window(self, queue: Queue, keys: set[bytes]) -> None:
-        self._keep(queue, deque(row for row in queue.window if row.key not in keys))
-
-    def _keep(self, queue: Queue, kept: deque[Row]) -> None:
+    def _keep(self, queue: Queue, kept: list[Row]) -> None:
         self.rows -= len(queue.window) - len(kept)
         queue.window = kept
         if not kept:
             self.ready.pop(queue.number, None)
-
-
-def _virtual_mta_line(queue: Queue) -> str:
-    return f"virtual-mta {queue.vmta} max-smtp-out"

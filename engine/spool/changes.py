@@ -16,7 +16,7 @@ from engine.spool.ops import DUE_KEY, Accept, Exported, Move, Seal, Settle
 from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
-_QUEUE_CACHE = 200_000
+_QUEUE_CACHE = 10_000  # a name that is not in it costs a look at the table, less than a microsecond
 MAX_RECIPIENTS = 65_535  # of one message
 _U32 = format.U32
 _U64 = format.U64

@@ -43,7 +43,6 @@ class SpoolReader:
         self._env, self._tables = opened or index.open_for_reading(root)
         self._files: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._sweep_at_s = 0.0
-        self._names: dict[int, str] = {}
 
     def close(self) -> None:
         """Give everything back."""
@@ -112,15 +111,10 @@ class SpoolReader:
 
     def queue_name(self, number: int) -> str:
         """`domain/vmta`; KeyError if no queue has this number."""
-        name = self._names.get(number)
-        if name is None:
-            value = self._read(lambda txn: txn.get(_U32.pack(number), db=self._tables.queue_name))
-            if value is None:
-                raise KeyError(number)
-            if len(self._names) > 100_000:
-                self._names.clear()
-            name = self._names[number] = value.decode()
-        return name
+        value = self._read(lambda txn: txn.get(_U32.pack(number), db=self._tables.queue_name))
+        if value is None:
+            raise KeyError(number)
+        return value.decode()
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Up to *limit* (number, record) past *after* and past what was exported, in order."""

@@ -17,7 +17,7 @@ from engine.scheduler.scheduler import Scheduler
 NAMES = {1: "d.example/mine", 2: "d.example/theirs", 3: "d.example/gone"}
 
 
-def backlog(fallback: bool) -> tuple[Backlog, Scheduler, list[str]]:
+def backlog(fallback: bool, on_disk: Sequence[int] = ()) -> tuple[Backlog, Scheduler, list[str]]:
     """A Backlog over three queues with rows: of our virtual MTA, of another slot's, and of one that is configured no more."""
     settings = DomainSettings(bounce_after_s=60.0, max_smtp_out=5)
     scheduler = Scheduler(lambda domain, vmta: settings, lambda vmta: 0)
@@ -25,9 +25,12 @@ def backlog(fallback: bool) -> tuple[Backlog, Scheduler, list[str]]:
     log = SimpleNamespace(event=lambda kind, text: said.append(f"{kind} {text}"))
 
     def queues(after: int, most: int) -> Sequence[tuple[int, int]]:
-        return [(number, 1) for number in NAMES if number > after][:most]
+        return [(number, 1) for number in on_disk if number > after][:most]
 
-    reader = SimpleNamespace(queue_name=NAMES.__getitem__, queues=queues)
+    def due(number: int, *_: object) -> tuple[list[tuple[bytes, Due]], int | None]:
+        return [(due_key(number, 50, 1, bytes(12), 0), Due("a@d.example", 0))], None
+
+    reader = SimpleNamespace(queue_name=NAMES.__getitem__, queues=queues, due=due)
     owns = Ownership(frozenset({"mine"}), frozenset({"mine", "theirs"}), fallback, cast(Any, log))
     return Backlog(scheduler, cast(Any, reader), cast(Any, None), StepGuard(0, 0.0), cast(Any, log), owns, 0), scheduler, said
 
@@ -37,26 +40,31 @@ def test_announcements_of_another_slots_queues_are_not_ours() -> None:
     for fallback in (False, True):
         made, scheduler, _ = backlog(fallback)
         made.announced([1, 2], 5)
+        made.load(10)
         assert set(scheduler.queues) == {1}
 
 
 def test_what_nobody_owns_falls_to_the_first_slot_and_that_is_said_once() -> None:
     made, scheduler, said = backlog(True)
     made.announced([3], 5)
+    made.load(10)
     made.announced([3], 6)
+    made.load(10)
     assert set(scheduler.queues) == {3}
     assert len(said) == 1
     assert "gone" in said[0]
     made, scheduler, _ = backlog(False)
     made.announced([3], 5)
+    made.load(10)
     assert not scheduler.queues
 
 
 def test_the_search_at_start_finds_the_same() -> None:
     for fallback, found in ((False, {1}), (True, {1, 3})):
-        made, scheduler, _ = backlog(fallback)
+        made, scheduler, _ = backlog(fallback, on_disk=tuple(NAMES))
         made.restore()
         made.wake_due(10)
+        made.load(10)
         assert set(scheduler.queues) == found
 
 
@@ -80,8 +88,8 @@ def behind(due: list[tuple[bytes, Due]]) -> tuple[Backlog, Scheduler]:
 def test_a_held_queue_rests_while_the_clock_is_behind_the_stamps() -> None:
     """It was asked for again and again, for as long as the hold's end lay between the clock and the stamps: a process busy with nothing."""
     made, scheduler = behind([(due_key(1, 50, 1_000_000, bytes(12), 0), Due("a@d.example", 0))])
-    queue = scheduler.queues[1]
     assert not made.load(900_000)
+    queue = scheduler.queues[1]
     scheduler.connecting_to(queue)
     scheduler.connect_failed(queue, 900_000, "refused")
     assert not made.load(400_000)

@@ -313,7 +313,9 @@ def test_new_mail_ends_the_wait_of_a_queue(upon_new_mail: bool, attempts: int) -
         await world.rest()
         assert len(world.connections) == 1, "it waits"
         stamp_ms = world.now_ms - 10_000  # the second that an attempt waits for is over
-        assert world.scheduler.announce(1, stamp_ms)
+        assert set(world.scheduler.held) == {1}
+        world.scheduler.announce(1, stamp_ms)
+        assert 1 not in world.scheduler.to_load, "a timer reads it"
         world.slot.backlog.wake_due(world.now_ms)
         world.slot.plan()
         await world.rest()

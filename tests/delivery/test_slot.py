@@ -233,10 +233,9 @@ async def test_the_end_of_a_read_parts_no_message() -> None:
         world.add(1, recipients=3)
     world.add(1, recipients=700)
     sizes = []
-    queue = world.scheduler.queues[1]
     while True:
         world.slot.backlog.load(world.now_ms)
-        transaction = world.scheduler.take(queue, world.now_ms)
+        transaction = world.scheduler.take(world.scheduler.queues[1], world.now_ms)
         if transaction is None:
             break
         sizes.append(len(transaction.rows))
@@ -249,10 +248,9 @@ async def test_a_message_for_more_than_one_transaction_fills_each() -> None:
     world.add(1)
     world.add(1, recipients=1_100)
     sizes = []
-    queue = world.scheduler.queues[1]
     while True:
         world.slot.backlog.load(world.now_ms)
-        transaction = world.scheduler.take(queue, world.now_ms)
+        transaction = world.scheduler.take(world.scheduler.queues[1], world.now_ms)
         if transaction is None:
             break
         sizes.append(len(transaction.rows))

@@ -31,7 +31,8 @@ class Endless:
         for number in self.scheduler.timers.due(now_ms, 100):
             self.scheduler.wake(self.scheduler.queues[number], now_ms)
         while (load := self.scheduler.next_load(now_ms)) is not None:
-            queue, most = load
+            number, most = load
+            queue = self.scheduler.queues[number]
             rows = [(due_key(1, DEFAULT_PRIORITY, 5, n.to_bytes(12, "big"), 0), Due("u@a.example", 5)) for n in islice(self._numbers, most)]
             self.scheduler.loaded(queue, rows, None, complete=False)
             for ready in list(self.scheduler.ready.values()):

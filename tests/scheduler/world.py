@@ -127,9 +127,7 @@ class World:
         numbers, stamp_ms = self.announcements.popleft()
         since_ms, self.known_stamp_ms = self.known_stamp_ms + 1, max(stamp_ms, self.known_stamp_ms)
         for number in numbers:
-            if not self.scheduler.announce(number, since_ms):
-                self.scheduler.add(number, self.names[number])
-                self.scheduler.announce(number, since_ms)
+            self.scheduler.announce(number, since_ms)
 
     def answer(self, refused: bool = False) -> None:
         """The oldest settle that is not on disk is committed, or refused."""
@@ -162,7 +160,11 @@ class World:
         scheduler = self.scheduler
         scheduler.relieve()
         for number in scheduler.timers.due(max(self.now_ms, self.known_stamp_ms), 1_000):
-            scheduler.wake(scheduler.queues.get(number) or scheduler.add(number, self.names[number]), self.now_ms)
+            queue = scheduler.queues.get(number)
+            if queue is None:
+                scheduler.to_load.join(number)
+            else:
+                scheduler.wake(queue, self.now_ms)
         self._load()
         for queue in list(scheduler.ready.values()):
             self._serve(queue)
@@ -177,7 +179,7 @@ class World:
             load = self.scheduler.next_load(self.now_ms)
             if load is None:
                 return
-            queue, most = load[0], min(load[1], self.read_rows)
+            queue, most = self.scheduler.add(load[0], self.names[load[0]]), min(load[1], self.read_rows)
             rows, next_due_ms = self._due(queue.number, queue.frontier, until_ms, most)
             self.scheduler.loaded(queue, rows, next_due_ms, len(rows) < most)
         raise AssertionError("loading never ends")
@@ -382,7 +384,8 @@ class World:
             assert queue.window, f"{queue.name} is ready with nothing to send: the slot would look at it for ever"
         for number, held in scheduler.held.items():
             assert number not in scheduler.queues, "a queue is held and in memory"
-            assert 0 < scheduler.timers.at_ms(number) <= held.until_ms, "nobody will wake a queue that is held"
+            woken = 0 < scheduler.timers.at_ms(number) <= held.until_ms
+            assert woken or number in scheduler.to_load, "nobody will wake a queue that is held"
         for queue in scheduler.queues.values():
             mine = [connection for connection in self.connections if connection.queue is queue]
             assert queue.open == len(mine) <= queue.settings.max_smtp_out, f"max-smtp-out of {queue.name}"

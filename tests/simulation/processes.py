@@ -241,7 +241,8 @@ class DeliveryProcess(Process):
                             fail(f"{row.due.address} is under way twice")
                         under_way.add(row.key)
         for number, held in scheduler.held.items():
-            if number in scheduler.queues or not 0 < scheduler.timers.at_ms(number) <= held.until_ms:
+            woken = 0 < scheduler.timers.at_ms(number) <= held.until_ms or number in scheduler.to_load
+            if number in scheduler.queues or not woken:
                 fail(f"nobody will wake {self.world.spool.disk.names[number]}, which is held")
 
     def _watch(self, slot: Slot) -> None:

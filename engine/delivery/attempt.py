@@ -12,7 +12,7 @@ from engine.delivery.destination import Destinations
 from engine.delivery.outcome import Peer
 from engine.delivery.pool import IdlePool, Route
 from engine.delivery.sources import Source, bound_socket
-from engine.dns import NoTargets
+from engine.dns import NoTargets, Target
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue
 from engine.scheduler.reachability import REMEMBERED, Reachability
@@ -50,6 +50,15 @@ class Opener:
         self._pool = pool
         self._reachability = reachability
 
+    def spare_for(self, queue: Queue, source: Source) -> Connection | None:
+        """An idle connection along the first route that `open_for` would try, if nobody need be asked for it; no longer in the pool."""
+        if not self._pool:
+            return None
+        found = self._destinations.known(queue, source)
+        if found is None or isinstance(found, NoTargets):
+            return None
+        return self._pool.take_along(_route(queue, source, found.targets[0]))
+
     async def open_for(self, queue: Queue, source: Source) -> Connection | Spare | Failed | NoTargets:
         """A connection that has been opened (its owner knows already), or an idle one along the same route; else why there is none."""
         found = await self._destinations.of(queue, source)
@@ -59,10 +68,7 @@ class Opener:
         failed: Failed | None = None
         permanent = True
         for target in found.targets:
-            route = Route(
-                source.ip, source.ehlo, target.host, target.address, target.port,
-                settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn,
-            )  # fmt: skip
+            route = _route(queue, source, target)
             spare = self._pool.take_along(route)
             if spare is not None:
                 return Spare(spare)
@@ -120,6 +126,14 @@ class Opener:
         if not reply.permanent:
             self._unreachable(queue, route, error.why)
         return Failed(reply.status, error.why, _peer(route), reply, error.stage is Stage.GREETING and reply.permanent)
+
+
+def _route(queue: Queue, source: Source, target: Target) -> Route:
+    settings = queue.settings
+    return Route(
+        source.ip, source.ehlo, target.host, target.address, target.port,
+        settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn,
+    )  # fmt: skip
 
 
 def _peer(route: Route) -> Peer:

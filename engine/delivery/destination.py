@@ -14,15 +14,22 @@ class Destinations:
         self._resolver = resolver
         self._listening = listening
 
-    async def of(self, queue: Queue, source: Source) -> Targets | NoTargets:
-        """The hosts to try for *queue* from *source*, best first, at most mx-connection-attempts of them."""
+    def known(self, queue: Queue, source: Source) -> Targets | NoTargets | None:
+        """What `of` would return, if it is known without asking; None otherwise."""
         settings, resolver = queue.settings, self._resolver
         port, families, attempts = settings.default_smtp_port, source.families, settings.mx_connection_attempts
         private, own = settings.allow_private_mx, self._listening
         if groups := settings.smtp_hosts:
-            return resolver.cached_hosts(
-                groups, port=port, families=families, own=own, allow_private=private, attempts=attempts
-            ) or await resolver.hosts(groups, port=port, families=families, own=own, allow_private=private, attempts=attempts)
-        return resolver.cached_targets(
-            queue.domain, port=port, families=families, own=own, allow_private=private, attempts=attempts
-        ) or await resolver.targets(queue.domain, port=port, families=families, own=own, allow_private=private, attempts=attempts)
+            return resolver.cached_hosts(groups, port=port, families=families, own=own, allow_private=private, attempts=attempts)
+        return resolver.cached_targets(queue.domain, port=port, families=families, own=own, allow_private=private, attempts=attempts)
+
+    async def of(self, queue: Queue, source: Source) -> Targets | NoTargets:
+        """The hosts to try for *queue* from *source*, best first, at most mx-connection-attempts of them."""
+        if (known := self.known(queue, source)) is not None:
+            return known
+        settings, resolver = queue.settings, self._resolver
+        port, families, attempts = settings.default_smtp_port, source.families, settings.mx_connection_attempts
+        private, own = settings.allow_private_mx, self._listening
+        if groups := settings.smtp_hosts:
+            return await resolver.hosts(groups, port=port, families=families, own=own, allow_private=private, attempts=attempts)
+        return await resolver.targets(queue.domain, port=port, families=families, own=own, allow_private=private, attempts=attempts)

@@ -31,6 +31,10 @@ class IdlePool:
         self._by_route: dict[Route, dict[Connection, None]] = {}
         self._by_queue: dict[int, dict[Connection, None]] = {}
 
+    def __len__(self) -> int:
+        """Routes that idle connections lead along."""
+        return len(self._by_route)
+
     def put(self, connection: Connection) -> None:
         """*connection* has nothing to do."""
         connection.is_idle = True

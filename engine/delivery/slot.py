@@ -169,6 +169,9 @@ class Slot:
         if source is None:
             self._without_source(queue, now_ms)
             return False
+        if not self.settler.full and (spare := self._opener.spare_for(queue, source)) is not None:
+            self._adopt(spare, queue, False, now_ms)
+            return True
         if not self._total_out.take():
             queue.stopped_by(TOTAL_OUT, now_ms)
             self.scheduler.park(queue, TOTAL_OUT)
@@ -202,7 +205,7 @@ class Slot:
             return  # `opened` has been called
         self._total_out.give()
         if isinstance(result, Spare):
-            self._adopt(result.connection, queue, now_ms)
+            self._adopt(result.connection, queue, True, now_ms)
         elif isinstance(result, NoTargets):
             self._nowhere(queue, result, now_ms)
         elif result.permanent and queue.settings.bounce_upon_5xx_greeting and result.reply is not None:
@@ -211,10 +214,11 @@ class Slot:
             self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
         self.plan()
 
-    def _adopt(self, connection: Connection, queue: Queue, now_ms: int) -> None:
-        """*queue*, which was about to connect, gets an idle connection of another queue instead."""
+    def _adopt(self, connection: Connection, queue: Queue, was_connecting: bool, now_ms: int) -> None:
+        """*queue*, which was connecting or about to, gets an idle connection of another queue instead."""
         self.scheduler.adopted(connection.queue, queue)
-        self.scheduler.connect_abandoned(queue)
+        if was_connecting:
+            self.scheduler.connect_abandoned(queue)
         connection.queue = queue
         self._send_next(connection, now_ms)
 

@@ -380,6 +380,7 @@ class Scheduler:
         before.open -= 1
         self._open_by_virtual_mta[before.vmta] -= 1
         queue.open += 1
+        queue.waits_for = ""
         self._open_by_virtual_mta[queue.vmta] = self._open_by_virtual_mta.get(queue.vmta, 0) + 1
         if before.window:
             self.ready[before.number] = before

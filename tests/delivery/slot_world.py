@@ -105,6 +105,7 @@ class SlotWorld:
         self.content = b"body\r\n"
         self.prefix = b""
         self.address = "192.0.2.1"
+        self.dns_known = True  # so that an idle connection along the same route is had at once
         self.now_ms = slot_module.wall_ms()
         self.log = Log()
         self.scheduler = Scheduler(lambda domain, vmta: self.settings, lambda vmta: virtual_mta_limit)
@@ -116,6 +117,7 @@ class SlotWorld:
             self.scheduler, cast(Any, self), self.slot.settler, steps, cast(Any, self.log), lambda vmta: True, slot_module.wall_ms()
         )
         self.slot._opener.open_for = self._open_for  # type: ignore[method-assign]
+        self.slot._opener.spare_for = self._spare_for  # type: ignore[method-assign]
         self._messages = 0
 
     # --- disk, spool process, reporter, sources -------------------------------------------------------------------------------------------
@@ -180,8 +182,14 @@ class SlotWorld:
 
     # --- connections ----------------------------------------------------------------------------------------------------------------------
 
+    def _route(self, source: Source) -> Route:
+        return Route(source.ip, source.ehlo, "mx.example", self.address, 25)
+
+    def _spare_for(self, queue: Queue, source: Source) -> Connection | None:
+        return self.slot._pool.take_along(self._route(source)) if self.dns_known else None
+
     async def _open_for(self, queue: Queue, source: Source) -> Connection | Spare | Failed | NoTargets:
-        route = Route(source.ip, source.ehlo, "mx.example", self.address, 25)
+        route = self._route(source)
         spare = self.slot._pool.take_along(route)
         if spare is not None:
             return Spare(spare)

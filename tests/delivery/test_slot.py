@@ -89,6 +89,68 @@ async def test_421_to_the_next_mail_costs_no_attempt() -> None:
     assert world.total.mine() == 0
 
 
+# --- an idle connection serves whoever has mail for the same host ---------------------------------------------------------------------------
+
+
+async def handed_over(world: SlotWorld) -> None:
+    """Queue 1 has a connection that becomes idle, then queue 2 gets mail for the same host: it has that connection, and no other is opened."""
+    world.add(1)
+    connection, transport = await world.open()
+    connection.data_received(ACCEPTED)
+    connection.data_received(b"250 2.0.0 taken\r\n")
+    await world.rest()
+    transport.said()
+    world.add(2)
+    await world.rest()
+    assert b"<m2r0@d2.example>" in transport.said()
+    assert connection.queue.number == 2 and connection.transaction is not None
+    assert set(world.scheduler.queues) == {2} and world.scheduler.queues[2].open == 1
+    assert not world.slot.openings() and len(world.connections) == 1
+    assert world.total.mine() == 1
+
+
+@turned
+async def test_an_idle_connection_goes_to_another_queue_at_once() -> None:
+    """Even where total-max-smtp-out lets nobody open one."""
+    await handed_over(SlotWorld(DomainSettings(), total=1))
+
+
+@turned
+async def test_an_idle_connection_goes_to_another_queue_after_its_look_up() -> None:
+    world = SlotWorld(DomainSettings())
+    world.dns_known = False
+    await handed_over(world)
+
+
+@turned
+async def test_no_connection_changes_queues_while_no_outcome_can_be_stored() -> None:
+    """It could begin nothing there, and would be idle again: the slot would hand it over without end."""
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    connection, transport = await world.open()
+    connection.data_received(ACCEPTED)
+    world.auto = False
+    connection.data_received(b"250 2.0.0 taken\r\n")
+    await world.rest()
+    transport.said()
+    for number, kind in ((2, "discard"), (3, "smtp")):
+        world.settings = DomainSettings(type=kind)
+        world.add(number)
+        world.slot.backlog.load(world.now_ms + 1_000)
+    most, settling.UNSETTLED_MOST = settling.UNSETTLED_MOST, 2
+    try:
+        await world.rest()
+        assert len(world.unanswered) == 2 and world.slot.settler.full
+        assert len(world.scheduler.queues[3].window) == 1 and not transport.said()
+    finally:
+        settling.UNSETTLED_MOST = most
+    world.auto = True
+    world.answer()
+    world.slot.plan()
+    await world.rest()
+    assert b"<m3r0@d3.example>" in transport.said()
+
+
 # --- 452 and 552 behind accepted recipients say "no more in this transaction" ---------------------------------------------------------------
 
 

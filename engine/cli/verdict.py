@@ -10,7 +10,7 @@ from engine.cli.printing import on_terminal, print_table
 from engine.config.explain import Setting
 from engine.config.lexer import Place
 from engine.config.risk import Risk
-from engine.config.verdict import Limit, NotYet, Verdict
+from engine.config.verdict import LIMITS, Limit, NotYet, Verdict
 
 _NAMES_SHOWN = 4  # virtual MTAs in one row; JSON has all
 
@@ -37,7 +37,8 @@ def show(verdict: Verdict, main: str) -> None:
     _section("Does not work yet", ["directive", "in", "lines", "so it does not start: it"], rows)
     risks = [[_where(risk.places, main), risk.kind, f"{risk.text}.  {_sentence(risk.advice)}"] for risk in verdict.risks]
     _section("Risks", ["lines", "kind", "what, and what to do"], risks)
-    names = list(dict.fromkeys(limit.name for provider in verdict.providers for limit in provider.limits))
+    said = {limit.name for provider in verdict.providers for limit in provider.limits}
+    names = [name for name in LIMITS if name in said]
     cells = [(provider, {limit.name: _cell(limit, main) for limit in provider.limits}) for provider in verdict.providers]
     table = [[_names(provider.domains), _names(provider.virtual_mtas), *(limits.get(name, "") for name in names)] for provider, limits in cells]
     _section("What the large providers get (value @line; * does not work yet)", ["domain", "virtual MTA", *names], table)

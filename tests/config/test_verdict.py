@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.verdict import lines
-from engine.config import Loaded, build, from_text
+from engine.config import Loaded, build, from_text, read
 from engine.config.explain import Explainer
 from engine.config.risk import Risk, files_to_look_at, find_risks
 from engine.config.surroundings import FileFact, Surroundings
@@ -162,6 +162,12 @@ def test_the_door_of_the_migration_guide_is_safe() -> None:
     guide = (HERE.parents[1] / "docs" / "migrate.md").read_text()
     door = next(block for block in guide.split("```")[1::2] if block.strip().startswith("smtp-listener"))
     verdict = verdict_of("log-file /l\n<virtual-mta mta1>\nsmtp-source-host 192.0.2.10 a.example\n</virtual-mta>\n" + door)
+    assert (verdict.usable, verdict.problems, verdict.risks, verdict.not_yet) == (True, (), (), ())
+
+
+def test_our_own_beginning_is_safe() -> None:
+    loaded = build(read(str(HERE.parents[1] / "conf")))
+    verdict = judge(loaded, around(loaded))
     assert (verdict.usable, verdict.problems, verdict.risks, verdict.not_yet) == (True, (), (), ())
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_qp
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from engine.fastpath import has_8bit, stuff
+from engine.bounce.template import Templates, filled
+from engine.fastpath import find_fields, has_8bit, stuff, unstuff
 from engine.mail.received import date
 from engine.mail.status import describe
 
@@ -20,9 +21,11 @@ LINE_TARGET_CHARS = 76  # where our own fields fold
 LINE_MAX_BYTES = 990  # RFC 5322 §2.1.1 allows 998 and our fold adds one
 TEXT_MAX_CHARS = 2000  # of any one piece of peer text
 HEADERS_MAX_BYTES = 64 * 1024  # of the original's header section
+OWN_WORDS = Templates()
 
 _NOT_ASCII = re.compile(r"[^ -~]")
 _CONTROLS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _WORD = re.compile(rf"\S{{{LINE_MAX_BYTES // 2}}}(?=\S)")
 _LONG_LINE = re.compile(rb"[^\r\n]{%d}(?=[^\r\n])" % LINE_MAX_BYTES)
 
@@ -52,23 +55,34 @@ def report(
     arrival_ms: int,
     now_ms: int,
     id_text: str,
+    templates: Templates = OWN_WORDS,
+    waits: tuple[str, str] = ("", ""),
+    plain: bool = False,
 ) -> bytes:
     """The DSN about *failures* to *return_path*, header section and body, in wire form (dot-stuffed, every line ended by CRLF).
 
     *host* is our name, *id_text* the DSN's own message id.  *original_headers* (up to and with or without the empty line) and *original* (the whole
     message in chunks cut anywhere) are in wire form too, as they lie in the spool; the message itself is returned only where *ret* is `FULL` and
-    *original* is given: whoever calls decides how large one may be.  Its envelope goes with the null sender.
+    *original* is given: whoever calls decides how large one may be.  Its envelope goes with the null sender.  *waits* are retry-after and
+    bounce-after in words, for *templates*; *plain*: text for people and the header section, without parts.
     """
-    full = ret.upper() == "FULL" and original is not None
-    returned = _ended(b"".join(original or ())) if full else _headers(original_headers)
+    message = None if original is None else b"".join(original)
+    values = _values(host, return_path, failures, original_headers if message is None else message, waits, arrival_ms, now_ms)
+    top = _fields([_top(host, vmta, failures, now_ms, id_text, templates, values)])[:-2]
+    to = _to(return_path)
+    text = _readable(host, failures, now_ms, templates, values, plain)
+    if plain:
+        return stuff(to + top + _plain(text, unstuff(_headers(original_headers if message is None else message))))
+    full = ret.upper() == "FULL" and message is not None
+    returned = _ended(message) if full and message is not None else _headers(original_headers)
     status = _fields([_message_fields(host, vmta, env_id, arrival_ms), *map(_recipient_fields, failures)])[:-2]  # its last line end is the boundary's
-    words, words_encoding = _readable(host, failures, now_ms)
+    words, words_encoding = _encoded(text)
     returned_type = b"message/rfc822" if full else b"text/rfc822-headers"
     returned_encoding = b"8bit" if has_8bit(returned) else b"7bit"
     boundary = _boundary(id_text, (words, status, returned))
     between = b"\r\n--" + boundary + b"\r\n"
     head = stuff(
-        _top(host, vmta, return_path, failures, now_ms, id_text, boundary)
+        to + top + b'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="' + boundary + b'"\r\n'
         + b"\r\nThis is a delivery status notification in MIME format.\r\n"
         + between
         + b"Content-Description: Notification\r\nContent-Type: text/plain; charset=" + (b"utf-8" if words_encoding != b"7bit" else b"us-ascii")
@@ -82,22 +96,53 @@ def report(
     return head + returned + b"\r\n--" + boundary + b"--\r\n"
 
 
-def _top(host: str, vmta: str, return_path: str, failures: Sequence[Failure], now_ms: int, id_text: str, boundary: bytes) -> bytes:
-    subject = "Failure" if any(failure.action == "failed" for failure in failures) else "Delay"
-    fields = [
-        ("From", f"Mail Delivery System <mailer-daemon@{host}>"),
-        ("Subject", f"Delivery Status Notification ({subject})"),
+def _failed(failures: Sequence[Failure]) -> bool:
+    return any(failure.action == "failed" for failure in failures)
+
+
+def _top(
+    host: str, vmta: str, failures: Sequence[Failure], now_ms: int, id_text: str, templates: Templates, values: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """The fields behind To."""
+    failed = _failed(failures)
+    sender = (failed and filled(templates.failed_from, values)) or templates.from_header or f"Mail Delivery System <mailer-daemon@{host}>"
+    subject = (failed and filled(templates.failed_subject, values)) or f"Delivery Status Notification ({'Failure' if failed else 'Delay'})"
+    return [
+        ("From", sender),
+        ("Subject", subject),
         ("Date", date(now_ms // 1000)),
         ("Message-ID", f"<{id_text}@{host}>"),
         ("Auto-Submitted", "auto-replied"),
         ("X-PowerMTA-VirtualMTA", vmta),
         ("MIME-Version", "1.0"),
     ]
+
+
+def _to(return_path: str) -> bytes:
     to = f"To: <{_one_line(return_path)}>".encode()  # an address outside ASCII is to be answered as it is (RFC 6532)
     if len(to) > LINE_MAX_BYTES:  # no path that SMTP carries
         to = "\r\n".join(_wrap(f"To: <{_ascii(return_path)}>")).encode("ascii")
-    kind = b'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="' + boundary + b'"\r\n'
-    return to + b"\r\n" + _fields([fields])[:-2] + kind
+    return to + b"\r\n"
+
+
+def _values(
+    host: str, return_path: str, failures: Sequence[Failure], original: bytes, waits: tuple[str, str], arrival_ms: int, now_ms: int
+) -> dict[str, str]:
+    """The variables of templates, each one line."""
+    _, found = find_fields(original[:HEADERS_MAX_BYTES], (b"subject",))
+    subject = original[found[0][1] : found[0][2]].partition(b":")[2].decode("utf-8", "replace") if found else ""
+    values = {
+        "hostname": host,
+        "originator": return_path,
+        "recipient": ", ".join(failure.address for failure in failures),
+        "subject": subject,
+        "retryAfter": waits[0],
+        "bounceAfter": waits[1],
+        "date": date(now_ms // 1000),
+        "timeQueued": date(arrival_ms // 1000),
+        "response": "; ".join(failure.diag.removeprefix("smtp;") for failure in failures),
+    }
+    return {name: _one_line(value) for name, value in values.items()}
 
 
 def _message_fields(host: str, vmta: str, env_id: str, arrival_ms: int) -> list[tuple[str, str]]:
@@ -124,8 +169,10 @@ def _recipient_fields(failure: Failure) -> list[tuple[str, str]]:
     ]
 
 
-def _readable(host: str, failures: Sequence[Failure], now_ms: int) -> tuple[bytes, bytes]:
-    """(text for people, its transfer encoding)."""
+def _readable(host: str, failures: Sequence[Failure], now_ms: int, templates: Templates, values: Mapping[str, str], plain: bool) -> str:
+    """The text for people."""
+    if templates.failed_body and _failed(failures):
+        return "".join(_NOT_TEXT.sub(" ", line).rstrip() + "\r\n" for line in filled(templates.failed_body, values).splitlines())
     lines = [f"This message was made by the mail system {_one_line(host)} on {date(now_ms // 1000)}.", ""]
     for action, said in (
         ("failed", "Your message could not be delivered to:"),
@@ -142,9 +189,24 @@ def _readable(host: str, failures: Sequence[Failure], now_ms: int) -> tuple[byte
                 who = f"{failure.remote_mta} said: " if failure.remote_mta else "Detail: "
                 lines += _indented(who + failure.diag.removeprefix("smtp;").strip())
             lines.append("")
-    lines += ["The status of every recipient for machines, and what was sent, are attached.", ""]
-    text = "\r\n".join(lines)
-    if text.isascii():
+    if not plain:
+        lines += ["The status of every recipient for machines, and what was sent, are attached.", ""]
+    return "\r\n".join(lines)
+
+
+def _plain(text: str, headers: bytes) -> bytes:
+    """The rest of the header section and the body of a DSN without parts."""
+    whole = text.rstrip() + "\r\n"
+    if headers:
+        whole += "\r\nThe header of the message:\r\n\r\n" + headers.decode("utf-8", "replace")
+    content, encoding = _encoded(whole)
+    charset = b"us-ascii" if encoding == b"7bit" else b"utf-8"
+    return b"Content-Type: text/plain; charset=" + charset + b"\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n" + content
+
+
+def _encoded(text: str) -> tuple[bytes, bytes]:
+    """(*text* as content, its transfer encoding)."""
+    if text.isascii() and max(map(len, text.split("\r\n"))) <= LINE_MAX_BYTES:
         return text.encode("ascii"), b"7bit"
     return re.sub(rb"\r?\n", b"\r\n", b2a_qp(text.replace("\r\n", "\n").encode("utf-8", "replace"), istext=True)), b"quoted-printable"
 

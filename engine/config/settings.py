@@ -42,6 +42,17 @@ class ServerSettings:
     relay_address: tuple[AddressPattern, ...] = repeated(v.address_pattern, "A recipient, or a /regex/ over recipients, that anyone may send to.")
     always_allow_relaying: bool = directive(v.boolean, "false", "What <source> sections inherit.")
     dsn_for_relayed_domain: bool = directive(v.boolean, "false", "Whether mail that only relay-domain or relay-address admitted gets DSNs.  Ours.")
+    custom_dsn_from_header: str = directive(v.text, "", "From of our DSNs, instead of Mail Delivery System <mailer-daemon@HOST>.")
+    dsn_failed_from_template: str = directive(
+        v.text,
+        "",
+        "From of DSNs about failures, with ${hostname}, ${originator}, ${recipient}, ${subject}, ${retryAfter}, ${bounceAfter}, "
+        "${date}, ${timeQueued}, ${response}.",
+    )
+    dsn_failed_subject_template: str = directive(v.text, "", "Subject of DSNs about failures, with the same variables.")
+    dsn_failed_body_template_from: tuple[str, str] = directive(
+        v.file_text, "", "A file with the text for people of DSNs about failures, with the same variables; read at the start.", empty=NO_FILE
+    )
     smtp_source_host: tuple[v.SourceHost, ...] = repeated(
         v.source_host, "Address to send from and its EHLO name, for virtual MTAs without their own.", aliases=(("smtp-source-ip", v.source_address),)
     )
@@ -137,6 +148,10 @@ class DomainSettings:
     disable_acct_records: tuple[str, ...] = directive(
         v.record_types, "", "Types of record that are not written for this destination: d, b, t, tq.", empty=()
     )
+    deliver_local_dsn: bool = directive(v.boolean, "yes", "Whether mail that bounces for this destination causes a DSN.")
+    dsn_format: str = directive(v.choice("standard", "plain-text"), "standard", "Of DSNs: as RFC 3464 has them, or one text for people only.")
+    bounce_address: str = directive(v.mail_address_or_empty, "", "Where DSNs go, instead of the sender; mail from <> causes none all the same.")
+    bcc_upon_delivery: str = directive(v.mail_address_or_empty, "", "Who gets a copy of each message once it is delivered.")
     smtp_hosts: tuple[tuple[v.HostSpec, ...], ...] = directive(
         v.smtp_hosts, "", "Next hops instead of the domain's MXs; , between equals, ; before the next preference.", aliases=("route",), empty=()
     )
@@ -159,7 +174,7 @@ class DomainSettings:
     track_recipient_events: bool = directive(v.boolean, "false", "Whether the last 50 deliveries, bounces and deferrals of a queue are kept too.")
     ignore_dsn: bool = directive(v.boolean, "false", "Behave as if the peer had not offered DSN: no RET, ENVID, NOTIFY and ORCPT.")
     ignore_chunking: bool = directive(v.boolean, "false", "Changes nothing: mail goes out by DATA, never by BDAT.")
-    remove_header: frozenset[bytes] = directive(v.header_names, "", "Header fields that are cut out while a message is sent.", empty=frozenset())
+    remove_header: tuple[bytes, ...] = directive(v.header_names, "", "Header fields that are cut out while a message is sent.", empty=())
     pix_bug_workaround: bool = directive(
         v.boolean, "true", "Send the final dot in a packet of its own where the greeting shows ten asterisks or more."
     )

@@ -434,10 +434,6 @@ def _header_name(text: str) -> bytes:
     return name.encode("ascii")
 
 
-def _parse_header_names(arguments: Arguments) -> frozenset[bytes]:
-    return frozenset(_convert(item, offset, _header_name) for item, offset, _ in arguments.list(","))
-
-
 def _name_or_empty(text: str) -> str:
     return _name(text) if text else ""
 
@@ -473,6 +469,7 @@ file = one("file", _path)
 file_text = one("file", lambda text: FileText(_path(text)))
 file_and_password = ValueType("file [password]", _parse_words(1, 2), secret=True)
 mail_address = one("address", _mail_address)
+mail_address_or_empty = one("address or nothing", lambda text: _mail_address(text) if text else "")
 mail_addresses = many("addresses", _mail_address)
 host_name = one("host name", domain_name)
 address: ValueType[Address] = one("IP", parse_address)
@@ -493,7 +490,7 @@ name_or_empty = one("name", _name_or_empty)
 rate_word = _rate_word
 sign = one("bool or if-x-dkim-options-present", _sign)
 privacy = ValueType("privacy policy", _parse_privacy, secret=True)
-header_names = ValueType("header names", _parse_header_names)
+header_names = many("header names", _header_name)
 record_types = many("record types", record_type)
 queue_patterns = many("queue patterns", QueuePattern.parse)
 acct_size = one("size of at least 1M", _acct_size)

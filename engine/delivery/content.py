@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 NAME_MAX_BYTES = 1000  # of a line, before its colon: longer is no field of anybody's
 
 
-def without_fields(chunks: Iterable[bytes], names: frozenset[bytes]) -> Iterator[bytes]:
+def without_fields(chunks: Iterable[bytes], names: Collection[bytes]) -> Iterator[bytes]:
     """*chunks*, a message cut anywhere, without the header fields of these lower-case *names*, folded lines included; all else as it is.
 
     What is held back is less than NAME_MAX_BYTES: the start of a line while its name may still be one of them.
@@ -28,7 +28,7 @@ def without_fields(chunks: Iterable[bytes], names: frozenset[bytes]) -> Iterator
 class _Cutter:
     """Reads a header section line by line; `done` after its empty line."""
 
-    def __init__(self, names: frozenset[bytes]) -> None:
+    def __init__(self, names: Collection[bytes]) -> None:
         self._names = names
         self._cuts = False  # the field that we are in is unwanted
         self._inside = False  # a line has begun whose fate is known

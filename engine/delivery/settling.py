@@ -14,7 +14,7 @@ from engine.mail.message_id import text as id_text
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolLink, SpoolReader
-from engine.spool.ops import Settle
+from engine.spool.ops import Settle, Settlement
 
 DSN_WAIT_MS = 60_000
 UNREADABLE_WAIT_MS = 3_600_000
@@ -60,12 +60,31 @@ class Settler:
         others = [result for result in results if result.type != "b"]
         if others:  # on their own: that a DSN cannot be stored must not send again what was delivered
             self._log_lines(queue, shown, others, peer, now_ms)
-            self._submit(queue, shown, Settle([settlement(queue, message, shown, result, peer, now_ms) for result in others]), now_ms)
+            rows = [settlement(queue, message, shown, result, peer, now_ms) for result in others]
+            if queue.settings.bcc_upon_delivery and any(result.type == "d" for result in others):
+                self._with_copy(queue, message_id, message, rows, now_ms)
+            else:
+                self._submit(queue, shown, Settle(rows), now_ms)
         settings = queue.settings
         if self._count(others, peer) != len(results) or settings.track_recipient_events:
             self.events.settled(queue.number, settings.max_events_recorded, settings.track_recipient_events, results, peer, now_ms)
         if bounces:
             self._bounce(queue, message_id, message, bounces, peer, now_ms, buried)
+
+    def _with_copy(self, queue: Queue, message_id: bytes, message: Message, rows: list[Settlement], now_ms: int) -> None:
+        """Store outcomes with the copy to bcc-upon-delivery; if that cannot be stored, without it: nothing is sent twice for a copy."""
+        shown = id_text(message_id)
+
+        def without(why: str) -> None:
+            self._log.event("copy-failed", f"id={shown} queue={queue.name} no copy to {queue.settings.bcc_upon_delivery} could be written: {why}")
+            self._submit(queue, shown, Settle(rows), now_ms)
+
+        try:
+            accept = self._reporter.copy_for(queue, message, message_id, now_ms)
+        except SpoolError as error:
+            without(str(error))
+            return
+        self._submit(queue, shown, Settle(rows, accept), now_ms, 0, without if accept is not None else None)
 
     def _count(self, results: Sequence[Result], peer: Peer) -> int:
         """How many of *results* are deliveries; those to a host are traffic."""
@@ -89,7 +108,7 @@ class Settler:
             self._submit(queue, shown, Settle([put_aside(r.row, r.diag, now_ms + DSN_WAIT_MS) for r in bounces]), now_ms, counted)
 
         try:
-            accept = self._reporter.accept_for(queue.vmta, message, message_id, bounces, peer, now_ms)
+            accept = self._reporter.accept_for(queue, message, message_id, bounces, peer, now_ms)
         except SpoolError as error:
             later(str(error), buried)
             return

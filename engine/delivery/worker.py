@@ -83,7 +83,7 @@ class _Worker:
             self._log,
         )
         writer = SegmentWriter(Path(birth.spool_path) / "bodies", link)
-        reporter = Reporter(config.server.host_name[0], link, reader, writer)
+        reporter = Reporter(config.server, link, reader, writer)
         slot.settler = Settler(scheduler, link, reader, reporter, self._log, slot.plan)
         owns = Ownership(ours, everybodys, fallback, self._log)
         slot.backlog = Backlog(

@@ -7,11 +7,13 @@ import email.policy
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bounce.dsn import Failure, report
+from engine.bounce.template import Templates
 from engine.fastpath import unstuff
 
 HEADERS = b"Received: from a by b;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\nFrom: <a@example.com>\r\nSubject: hello\r\n\r\n"
@@ -151,3 +153,43 @@ def test_text_outside_ascii_stays_readable_and_every_line_of_ours_seven_bit(text
 
 def test_a_report_is_cheap(benchmark: Any) -> None:
     benchmark(make)
+
+
+# --- what operators set -------------------------------------------------------------------------------------------------------------------
+
+
+def test_templates_take_the_place_of_our_words() -> None:
+    templates = Templates(
+        from_header="Nobody <nobody@example.com>",
+        failed_from="Bounces <bounce@${hostname}>",
+        failed_subject="Not delivered: ${subject}",
+        failed_body="Dear ${originator},\n  ${recipient}: ${response} ${unknown} ${retryAfter}/${bounceAfter}\n",
+    )
+    message = parse(make(templates=templates, waits=("10m", "4d12h")))
+    assert message["From"] == "Bounces <bounce@mail.example.com>" and message["Subject"] == "Not delivered: hello"
+    words, status, _ = message.get_payload()
+    assert words.get_content().replace("\r\n", "\n") == "Dear sender@example.com,\n  user@example.org: 550 5.1.1 user unknown ${unknown} 10m/4d12h\n"
+    assert status.get_payload()[1]["Status"] == "5.1.1"
+    delayed = msgspec.structs.replace(FAILURE, action="delayed")
+    message = parse(make(delayed, templates=templates))
+    assert message["From"] == "Nobody <nobody@example.com>" and message["Subject"] == "Delivery Status Notification (Delay)"
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.binary(max_size=300))
+def test_no_variable_makes_a_header_line_or_another_variable(diag: str, address: str, subject: bytes) -> None:
+    failure = msgspec.structs.replace(FAILURE, diag=f"smtp;550 ${{date}}{diag}", address=f"{address}@x")
+    templates = Templates(failed_subject="${response} ${subject}", failed_body="${recipient}\n${response}\n")
+    wire = make(failure, templates=templates, original_headers=b"Subject: " + subject.replace(b"\r", b"").replace(b"\n", b"") + b"\r\n\r\n")
+    message = parse(wire)
+    assert [name for name in message.keys()] == [name for name in parse(make()).keys()]  # noqa: C416, SIM118
+    assert message["Subject"].startswith("550 ${date}")
+    assert all(len(line) <= 998 for line in wire.split(b"\r\n"))
+
+
+def test_plain_text_is_one_text_with_the_header_section() -> None:
+    for headers, encoding in [(HEADERS, "7bit"), ("Subject: gr\xfc\xdfe\r\n".encode(), "quoted-printable")]:
+        message = parse(make(plain=True, original_headers=headers))
+        assert message.get_content_type() == "text/plain" and message["Content-Transfer-Encoding"] == encoding
+        assert message["Auto-Submitted"] == "auto-replied" and message["To"] == "sender@example.com"
+        text = message.get_content()
+        assert "user@example.org" in text and "550 5.1.1 user unknown" in text and "Subject: " in text

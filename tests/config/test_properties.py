@@ -182,8 +182,10 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     v.size.name: st.integers(0, 1 << 40),
     v.smtp_hosts.name: st.lists(st.lists(_HOST, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
     v.name.name: st.just("{default}"),
+    v.mail_address_or_empty.name: st.sampled_from(["", "a@b.example", "postmaster"]),
     v.record_types.name: st.lists(st.sampled_from(["d", "b", "t", "tq"]), unique=True).map(tuple),
-    v.header_names.name: st.frozensets(st.sampled_from([b"received", b"x-a", b"x-b"])),
+    v.header_names.name: st.lists(st.sampled_from([b"received", b"x-a", b"x-b"]), unique=True).map(tuple),
+    "standard|plain-text": st.sampled_from(["standard", "plain-text"]),
     "smtp|discard|pipe|file|http-delivery": st.sampled_from(["smtp", "discard"]),
 }
 
@@ -204,7 +206,7 @@ def render(type_name: str, value: Any) -> str:
         return "; ".join(", ".join(render_host(host) for host in group) for group in value) or '""'
     if type_name in (v.record_types.name, v.header_names.name):
         return ", ".join(item.decode() if isinstance(item, bytes) else item for item in value) or '""'
-    return str(value)
+    return str(value) or '""'
 
 
 def render_host(host: HostSpec) -> str:

@@ -27,15 +27,15 @@ def test_it_is_what_find_fields_finds_in_any_cut(lines: list[bytes], cuts: list[
     message = b"".join(lines)
     at = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
     chunks = [message[start:stop] for start, stop in pairwise(at)]
-    assert b"".join(without_fields(chunks, frozenset(NAMES))) == cut_by_the_definition(message)
+    assert b"".join(without_fields(chunks, NAMES)) == cut_by_the_definition(message)
 
 
 def test_a_line_without_an_end_is_not_held() -> None:
-    pieces = without_fields([b"x" * 600, b"x" * 600, b"x" * 600], frozenset(NAMES))
+    pieces = without_fields([b"x" * 600, b"x" * 600, b"x" * 600], NAMES)
     assert len(next(pieces)) > NAME_MAX_BYTES
     assert next(pieces) == b"x" * 600
 
 
 def test_a_field_of_any_length_is_cut_while_it_streams() -> None:
     chunks = [b"X-A: ", *[b"y" * 1000] * 50, b"\r\nB: 1\r\n\r\n", b"X-A: body\r\n"]
-    assert b"".join(without_fields(chunks, frozenset(NAMES))) == b"B: 1\r\n\r\nX-A: body\r\n"
+    assert b"".join(without_fields(chunks, NAMES)) == b"B: 1\r\n\r\nX-A: body\r\n"

@@ -11,6 +11,7 @@ import pytest
 from engine.config.settings import DomainSettings
 from engine.delivery.outcome import Peer, Result
 from engine.delivery.settling import DSN_WAIT_MS, Settler
+from engine.errors import SpoolError
 from engine.mail.envelope import Body, Due, Message
 from engine.scheduler.queue import Row
 from engine.spool.ops import Accept, Settle
@@ -93,3 +94,37 @@ def test_a_dsn_that_cannot_be_stored_sends_nothing_twice(settler: tuple[Settler,
     assert [(settled.key, settled.record, settled.again_ms) for settled in waiting.rows] == [(row(1).key, b"", NOW_MS + DSN_WAIT_MS)]
     told(None)
     assert scheduler.again == [NOW_MS + 5, NOW_MS + DSN_WAIT_MS] and not scheduler.settling
+
+
+@pytest.mark.parametrize("how", ["stored", "refused", "unwritable"])
+def test_a_delivery_is_stored_whatever_becomes_of_its_copy(settler: tuple[Settler, FakeScheduler, FakeLink], how: str) -> None:
+    made, scheduler, link = settler
+    copy = Accept(b"c" * 12, b"", 1, 1, 5, [])
+
+    def copy_for(*_: object) -> Accept:
+        if how == "unwritable":
+            raise SpoolError("disk low")
+        return copy
+
+    reporter: Any = SimpleNamespace(copy_for=copy_for)
+    made = Settler(scheduler, link, None, reporter, SimpleNamespace(event=lambda *_: None), lambda: None)  # type: ignore[arg-type]
+    queue: Any = SimpleNamespace(number=1, name="d.example/v", vmta="v", settings=DomainSettings(bcc_upon_delivery="x@us.example"))
+    results = [Result(row(0), "d", "2.0.0", "smtp;250 ok"), Result(row(1), "t", "4.2.1", "smtp;451 later", NOW_MS + 5)]
+    made.settle(queue, b"\0" * 12, MESSAGE, results, Peer(), NOW_MS)
+    settle, told = link.submitted[0]
+    assert settle.accept is (None if how == "unwritable" else copy)
+    if how == "refused":
+        told("sync failed")
+        assert scheduler.tried_again == 0
+        settle, told = link.submitted[1]
+        assert settle.accept is None
+    assert [settled.key for settled in settle.rows] == [row(0).key, row(1).key]
+    told(None)
+    assert not scheduler.settling
+
+
+def test_what_was_only_deferred_has_no_copy(settler: tuple[Settler, FakeScheduler, FakeLink]) -> None:
+    made, _, link = settler
+    queue: Any = SimpleNamespace(number=1, name="d.example/v", vmta="v", settings=DomainSettings(bcc_upon_delivery="x@us.example"))
+    made.settle(queue, b"\0" * 12, MESSAGE, [Result(row(1), "t", "4.2.1", "smtp;451 later", NOW_MS + 5)], Peer(), NOW_MS)
+    assert link.submitted[0][0].accept is None

@@ -189,7 +189,7 @@ class DeliveryProcess(Process):
         scheduler = Scheduler(config.domain, lambda vmta: config.virtual_mtas[vmta].max_smtp_out)
         total = self.total = SharedCount(memoryview(bytearray(4)), 0, config.server.total_max_smtp_out)
         slot = Slot(scheduler, reader, Destinations(resolver, frozenset()), Sources(config, list), total, log)
-        reporter = Reporter(config.server.host_name[0], link, reader, cast(Any, Segments(world.spool, link)))
+        reporter = Reporter(config.server, link, reader, cast(Any, Segments(world.spool, link)))
         slot.settler = Settler(scheduler, link, reader, reporter, log, slot.plan)
         steps = StepGuard(world.clock.wall_ms(), world.clock.monotonic_s())
         log.since_s = world.clock.now_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,23 @@ def test_an_ipv6_literal(make_engine: MakeEngine) -> None:
             assert client.sendmail("a@b.example", ["u@[IPv6:::1]"], b"Subject: hello\r\n\r\nbody\r\n") == {}
         eventually(lambda: engine.records("d"), "the delivery's record")
         assert engine.records("d")[0]["dlvDestinationIp"] == "::1" and sink.messages[0].recipients == ("u@[IPv6:::1]",)
+
+
+def test_a_bounce_is_told_in_the_operators_words_and_a_delivery_is_copied(make_engine: MakeEngine, engine_dir: Path) -> None:
+    (engine_dir / "engine").mkdir()
+    (engine_dir / "engine" / "words").write_text("Sorry: ${recipient}\n")
+    with Sink("rcpt-5xx", host="127.0.0.31") as refuses, Sink("accept-all", host="127.0.0.31") as takes:
+        engine = make_engine(
+            f"dsn-failed-body-template-from words\ndsn-failed-subject-template Lost: ${{subject}}\n"
+            f"<domain bad.example>\n smtp-hosts [127.0.0.31]:{refuses.port}\n bounce-address bounces@own.example\n</domain>\n"
+            f"<domain *>\n smtp-hosts [127.0.0.31]:{takes.port}\n</domain>\n"
+            "<domain good.example>\n bcc-upon-delivery archive@own.example\n</domain>\n"
+        )
+        with smtplib.SMTP("127.0.0.1", engine.port, timeout=20) as client:
+            for recipient in ("u@bad.example", "v@good.example"):
+                assert client.sendmail("a@b.example", [recipient], b"Subject: hello\r\n\r\nbody\r\n") == {}
+        eventually(lambda: len(takes.messages) == 3, "the message, its copy and the DSN")
+        found = {message.recipients[0]: message for message in takes.messages}
+        dsn, copy = found["bounces@own.example"], found["archive@own.example"]
+        assert dsn.sender == "" and b"Subject: Lost: hello\r\n" in dsn.header and b"Sorry: u@bad.example\r\n" in dsn.content
+        assert copy.sender == "a@b.example" and copy.content == found["v@good.example"].content

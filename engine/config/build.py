@@ -9,6 +9,7 @@ from typing import Any
 from engine.config import settings
 from engine.config import values as v
 from engine.config.check import check
+from engine.config.header_file import wire_form
 from engine.config.lexer import Arguments, Place, ValueProblem
 from engine.config.macro import Macros
 from engine.config.model import Config, DomainScope, Entry
@@ -58,6 +59,7 @@ class _Builder:
     def __init__(self, problems: Problems, snapshot: Snapshot) -> None:
         self.problems = problems
         self.snapshot = snapshot
+        self.aliases: list[tuple[str, tuple[str, ...]]] = []
         self.reader = Reader(problems)
         self.macros = Macros()
         self.domains = DomainScope()
@@ -132,6 +134,8 @@ class _Builder:
                     self.acct_file(section)
                 case "smtp-listener":
                     self.listener(section)
+                case "aliases":
+                    self.aliases += self.reader.read(section, stanza).values.get("alias", ())
                 case _:
                     self.reader.pending_stanza(section, stanza)
 
@@ -161,6 +165,9 @@ class _Builder:
         if name is None:
             return
         entry = Entry(name, section.place, values.values, values.places)
+        if values.values.get("jobid_prefix") == "{auth}":
+            self.problems.unsupported(values.places["jobid_prefix"], "jobid-prefix {auth} is not supported yet: job IDs get no prefix")
+            values.values["jobid_prefix"] = ""
         self.sources.append(entry)
         try:
             self.networks.add(parse_network(name), entry)
@@ -245,6 +252,9 @@ class _Builder:
         server.values["relay_domain"] = tuple(self.relay_domains(server))
         listeners = tuple(dict.fromkeys((*server.values.get("smtp_listener", ()), *self.listeners)))
         server.values["smtp_listener"] = listeners or (v.ListenerSettings(parse_network("0.0.0.0")),)
+        server.values["alias"] = (*server.values.get("alias", ()), *self.aliases)
+        if "include_headers_from" in server.values:
+            server.values["included_headers"] = self.included_headers(server)
         every = settings.ServerSettings(**server.values)
         vmtas = self.virtual_mtas(every)
         pools = {
@@ -282,6 +292,18 @@ class _Builder:
                     values.values[name] = FileText(path, self.snapshot.attached[path].decode("utf-8", "replace"))
                 else:
                     self.problems.error(place, f"{path} cannot be read: {self.snapshot.failures.get(path, 'it was not found')}")
+
+    def included_headers(self, server: Values) -> bytes:
+        """What the file of include-headers-from holds, in wire form; b"" after a complaint."""
+        place = server.places["include_headers_from"]
+        path = server.values["include_headers_from"] = resolve(place.file, server.values["include_headers_from"])
+        try:
+            if path not in self.snapshot.attached:
+                raise ValueError(self.snapshot.failures.get(path, "it cannot be read"))
+            return wire_form(self.snapshot.attached[path])
+        except ValueError as error:
+            self.problems.error(place, f"include-headers-from {path}: {error}")
+            return b""
 
     def relay_domains(self, server: Values) -> list[DomainPattern]:
         patterns: list[DomainPattern] = []

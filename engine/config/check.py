@@ -44,6 +44,10 @@ def _references(config: Config, top: Section, server: Values, sources: list[Entr
                 f"default-virtual-mta: neither a virtual MTA nor a pool is named {name!r}{did_you_mean(name, known)}",
                 risk="unknown virtual MTA",
             )
+    name = config.server.invalid_virtual_mta_fallback
+    if name and name not in known - {BY_SMTP_SOURCE_IP}:
+        place = server.places["invalid_virtual_mta_fallback"]
+        problems.error(place, f"invalid-virtual-mta-fallback: neither a virtual MTA nor a pool is named {name!r}{did_you_mean(name, known)}")
     named = [
         (listener.source, place)
         for listener, place in zip(server.values.get("smtp_listener", ()), server.all_places.get("smtp_listener", ()), strict=False)

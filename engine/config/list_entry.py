@@ -8,7 +8,19 @@ from typing import Any
 from engine.config.lexer import Arguments, ValueProblem
 from engine.config.pattern import DomainPattern, Network, domain_name, parse_network
 from engine.config.regex import Regex
-from engine.config.values import ValueType, compile_regex, did_you_mean, name, parse_value, percent, positive_seconds, slashed
+from engine.config.values import (
+    ValueType,
+    compile_regex,
+    did_you_mean,
+    mail_address,
+    mail_addresses,
+    name,
+    one,
+    parse_value,
+    percent,
+    positive_seconds,
+    slashed,
+)
 
 Asked = tuple[tuple[str, Any], ...]  # (name, value or None) of each action or result, in order
 
@@ -154,3 +166,15 @@ mailboxes = ValueType("sender, new sender", _mailboxes)
 domains = ValueType("domain pattern, new domain", _domains)
 mx = ValueType("MX pattern, name.rollup [rollup-by-ip]", _mx)
 access = ValueType("CIDR and level", _access)
+
+
+def _parse_alias(arguments: Arguments) -> tuple[str, tuple[str, ...]]:
+    source = _alias_source.parse(arguments)
+    targets = mail_addresses.parse(arguments)
+    if not targets:
+        raise ValueProblem("an address to forward to is missing", arguments.position)
+    return source, targets
+
+
+_alias_source = one("address", lambda text: f"*@{domain_name(text[2:])}" if text.startswith("*@") else parse_value(mail_address, text).lower())
+alias = ValueType("address and addresses", _parse_alias)

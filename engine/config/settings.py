@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine.config import list_entry
 from engine.config import values as v
 from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern
@@ -23,6 +24,11 @@ class ServerSettings:
         v.listener, "Address and port to accept SMTP on; a CIDR means every local address in it.  0.0.0.0:25 if none is given."
     )
     host_name: tuple[str, ...] = repeated(v.host_name, "Our names: the first one greets, for each of them we are the final destination.")
+    alias: tuple[tuple[str, tuple[str, ...]], ...] = repeated(
+        list_entry.alias, "Mail for the first address (one without a domain: at any host-name; *@domain: all of it) goes to the others instead."
+    )
+    domain_suffix: str = directive(v.host_name, "", "What completes an envelope address without a domain; see auto-qualify-domain.")
+    host_id: int = directive(v.number, "0", "This server's number, for the Message-IDs that we add: several servers never add the same; 0: none.")
     postmaster: tuple[str, ...] = repeated(v.mail_address, "Who reads mail to the local postmaster and abuse.")
     log_file: str = directive(v.file, "", "The log.  Required.")
     log_auto_rotation: bool = directive(v.boolean, "true", "Begin a new log at midnight: the old one becomes LOG.1, LOG.1 becomes LOG.2 ....")
@@ -39,6 +45,12 @@ class ServerSettings:
     total_max_smtp_in: int = directive(v.count, "100", "Connections accepted at once, over all listeners.")
     total_max_smtp_out: int = directive(v.count, "1200", "Connections open at once to other hosts, over all queues.")
     relay_domain: tuple[DomainPattern, ...] = field(default=())  # texts until the macros are expanded: build fills it
+    relay_debug: bool = directive(v.boolean, "false", "Answer 450 instead of 550 where relaying is denied, while rules are being tested.")
+    invalid_virtual_mta_fallback: str = directive(
+        v.name_or_empty, "", "Virtual MTA or pool for an x-virtual-mta that names nothing we know, where reject-invalid-virtual-mta is false."
+    )
+    smtp_await_slot: bool = directive(v.boolean, "false", "At total-max-smtp-in, let clients wait up to five minutes instead of 421 at once.")
+    max_memory_usage_percent: int = directive(v.percent, "90", "452 to MAIL while more of the machine's memory is in use; 100: never.")
     relay_address: tuple[AddressPattern, ...] = repeated(v.address_pattern, "A recipient, or a /regex/ over recipients, that anyone may send to.")
     always_allow_relaying: bool = directive(v.boolean, "false", "What <source> sections inherit.")
     dsn_for_relayed_domain: bool = directive(v.boolean, "false", "Whether mail that only relay-domain or relay-address admitted gets DSNs.  Ours.")
@@ -53,6 +65,10 @@ class ServerSettings:
     dsn_failed_body_template_from: tuple[str, str] = directive(
         v.file_text, "", "A file with the text for people of DSNs about failures, with the same variables; read at the start.", empty=NO_FILE
     )
+    include_headers_from: str = directive(
+        v.file, "", "A file of header fields, read with the configuration: they follow our Received field in every message.  At most 16 KB of ASCII."
+    )
+    included_headers: bytes = b""  # what that file holds, in wire form: build fills it
     smtp_source_host: tuple[v.SourceHost, ...] = repeated(
         v.source_host, "Address to send from and its EHLO name, for virtual MTAs without their own.", aliases=(("smtp-source-ip", v.source_address),)
     )
@@ -103,14 +119,42 @@ class ClientSettings:
     reject_invalid_virtual_mta: bool = directive(v.boolean, "true", "Refuse mail whose x-virtual-mta names nothing we know.")
     max_message_size_bytes: int = directive(v.size, "unlimited", "Largest message (SIZE).")
     max_rcpt_per_message: int = directive(v.limit, "0", "Most recipients of one message; 0: no limit.")
+    too_many_rcpts_fails_message: bool = directive(
+        v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."
+    )
+    disconnect_on_transient_error: bool = directive(v.boolean, "false", "Close the connection instead of answering a command with a 4xx.")
     max_message_hops: int = directive(v.count, "100", "Most Received fields; more is a loop.")
     add_received_header: bool = directive(v.boolean, "true", "Add our Received field.")
     hide_message_source: bool = directive(v.boolean, "false", "Leave the client's name and address out of our Received field.")
+    remove_header: tuple[bytes, ...] = directive(v.header_names, "", "Header fields that are cut out at reception.", empty=())
+    remove_received_headers: bool = directive(v.boolean, "false", "Cut out the Received fields that messages come with, once counted.")
+    add_date_header: str = directive(
+        v.choice("no", "yes", "override"), "no", "Add a Date field, of the time of reception, where there is none; override: in place of any."
+    )
+    add_message_id_header: bool = directive(v.boolean, "false", "Add a Message-ID field where there is none.")
+    process_x_job: bool = directive(v.boolean, "false", "Take the job ID from the header x-job, up to its first blank, and strip it.")
+    retain_x_job: bool = directive(v.boolean, "false", "Keep the header x-job.")
+    jobid_header: bytes = directive(v.header_name, "", "A header to take the job ID from where x-job gives none; it stays.", empty=b"")
+    jobid_prefix: str = directive(v.text, "", "What is put before each job ID.  {auth} is not supported yet.")
+    process_x_envid: bool = directive(v.boolean, "false", "Take the envelope ID from the header x-envid, before ENVID of MAIL, and strip it.")
+    auto_qualify_domain: bool = directive(v.boolean, "true", "Complete envelope addresses without a domain by domain-suffix; false: refuse them.")
+    bcc: str = directive(v.mail_address_or_empty, "", "An address that gets a copy of every message; no DSN tells of it.")
+    suppress_local_dsn: bool = directive(v.boolean, "false", "Send no DSNs of ours about mail of this client.")
+    dsn_return_default: str = directive(
+        v.choice("headers", "full", "system"), "system", "What DSNs return of a message whose client does not say RET; system: the headers."
+    )
     smtp_data_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for more of a message.")
     smtp_command_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for a command.")
     log_connections: bool = directive(v.boolean, "false", "Log connections.")
-    log_commands: bool = directive(v.boolean, "false", "Log commands and replies.")
-    log_data: bool = directive(v.boolean, "false", "Log the bytes of messages.")
+    log_commands: bool = directive(v.boolean, "false", "Log commands, replies and refused recipients; what follows AUTH is left out.")
+    log_data: bool = directive(v.boolean, "false", "Log message contents, line by line; at most 64 KB of each.")
+    asks_more: bool = field(init=False, default=False, repr=False)  # of reception than its plain path does: engine.reception.header
+
+    def __post_init__(self) -> None:
+        headers = self.remove_header or self.remove_received_headers or self.add_date_header != "no" or self.add_message_id_header
+        ids = self.process_x_job or self.jobid_header or self.process_x_envid
+        more = headers or ids or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
+        object.__setattr__(self, "asks_more", bool(more))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,3 +273,10 @@ class ListenerStanza:
     """One <smtp-listener> section: what smtp-listener says, in a stanza."""
 
     source: str = directive(v.name, "", "A <source> to apply to its clients.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasesStanza:
+    """The <aliases> section: lines of alias, as outside it."""
+
+    alias: tuple[tuple[str, tuple[str, ...]], ...] = repeated(list_entry.alias, "As outside a stanza: address, then the addresses that get its mail.")

@@ -21,7 +21,11 @@ DEFAULTS = "config-defaults"  # beside the main file: PowerMTA's stock patterns,
 MAX_FILE_BYTES = 16 << 20
 MAX_TOTAL_BYTES = 64 << 20
 MAX_FILES = 2_000
-ATTACHED = {"dsn-failed-body-template-from": 64 << 10, "dummy-smtp-blacklist": 16 << 20}  # directives whose file is read too: its most bytes
+ATTACHED = {  # directives whose file is read too: its most bytes
+    "dsn-failed-body-template-from": 64 << 10,
+    "dummy-smtp-blacklist": 16 << 20,
+    "include-headers-from": 16 << 10,
+}
 _WILD = frozenset("*?[")
 
 
@@ -80,11 +84,11 @@ def read(path: str, *, lenient: bool = False) -> Snapshot:
 def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: Callable[[str], list[str]], lenient: bool = False) -> Snapshot:
     """The snapshot of *main* as *open_file* (None: no such file; OSError: its reason) and *expand* (a wildcard's files) give it."""
     files: dict[str, bytes] = {}
+    attached: dict[str, bytes] = {}
     matches: dict[str, list[str]] = {}
     failures: dict[str, str] = {}
     defaults = os.path.join(os.path.dirname(main), DEFAULTS)
     waiting, total = [defaults, main], 0
-    attached: dict[str, bytes] = {}
     while waiting:
         name = waiting.pop()
         if name in files or name in failures:

@@ -48,6 +48,7 @@ _SETTINGS: dict[str, type] = {
     "virtual-mta-pool": settings.VirtualMtaPool,
     "acct-file": settings.AcctFileSettings,
     "smtp-listener": settings.ListenerStanza,
+    "aliases": settings.AliasesStanza,
 }
 _SPECIAL: dict[str, tuple[Directive, ...]] = {
     TOP: (_MACRO, _RELAY_DOMAIN, _OLD_SPOOL, _OLD_FREE_SPACE, _OLD_ADDRESS, _OLD_PORT),
@@ -83,7 +84,7 @@ STANZAS: dict[str, Stanza] = _table(
     Stanza("email-patterns", None, _PROCESSORS),
     Stanza("bounce-processor", stops="pass reports on as mail instead of processing them"),
     Stanza("feedback-loop-processor", stops="pass reports on as mail instead of processing them"),
-    Stanza("aliases", stops="leave mail for the aliases where it was addressed to"),
+    Stanza("aliases", working=True),
     Stanza("domain-key-list", v.name),
     Stanza("dns"),
     Stanza("proxy", v.name),

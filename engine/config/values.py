@@ -434,10 +434,6 @@ def _header_name(text: str) -> bytes:
     return name.encode("ascii")
 
 
-def _name_or_empty(text: str) -> str:
-    return _name(text) if text else ""
-
-
 boolean = one("bool", _boolean)
 count = one("N", _count)
 limit = one("N or unlimited", _limit)
@@ -486,10 +482,11 @@ network_rate = ValueType("CIDR rate", _parse_network_and(units.parse_rate))
 name_limit = ValueType("name N", _parse_name_limit)
 domain_pattern_texts = many("domain patterns", _name)
 domain_key = ValueType("selector, domain, file", _parse_domain_key)
-name_or_empty = one("name", _name_or_empty)
+name_or_empty = one("name", lambda text: _name(text) if text else "")
 rate_word = _rate_word
 sign = one("bool or if-x-dkim-options-present", _sign)
 privacy = ValueType("privacy policy", _parse_privacy, secret=True)
+header_name = one("header name", lambda text: _header_name(text) if text else b"")
 header_names = many("header names", _header_name)
 record_types = many("record types", record_type)
 queue_patterns = many("queue patterns", QueuePattern.parse)

@@ -13,11 +13,15 @@ cdef class Connection:
     cdef double _opened_s
     cdef double _active_s
     cdef double _closed_s
+    cdef int _peer_port
     cdef public bint counted
+    cdef public bint waits
     cdef public str ip
     cdef object __weakref__
 
     cpdef connection_made(self, transport)
+    cpdef admit(self)
+    cdef _greet(self, object transport)
     cpdef data_received(self, bytes data)
     cpdef connection_lost(self, exc)
     cdef _leave_with(self, bytes last, ServerConnection core, object transport)

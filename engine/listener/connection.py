@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from engine.listener.session import SHUTTING_DOWN, Session
+from engine.log import escape
 from engine.mail.reply import Reply, reply
 from engine.process import ListenSocket
 from engine.smtp.server import Phase, ServerConnection
+from engine.smtp.traced import TracedConnection
 
 if TYPE_CHECKING:
     from engine.listener.listener import Listener
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 SPOOL_WAIT_S: Final = 30.0  # from the final dot to the spool's answer
 MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily it drips
 SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may take MESSAGE_TIME_S more
+AWAIT_SLOT_S: Final = 300.0  # for one of total-max-smtp-in, under smtp-await-slot: clients wait so long for a greeting (RFC 5321 §4.5.3.2.1)
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
 COMMANDS, WAITING, BODY, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CLOSED
 
 NO_SERVICE = reply(521, "5.3.2 this host accepts no mail from you")
+TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
 TOO_LONG = reply(421, "4.4.2 session has lasted too long, closing connection")
 NOT_STORED_IN_TIME = reply(451, "4.3.0 message could not be stored in time, try again later")
@@ -30,8 +34,8 @@ class Connection:
     """A connection from accept to close; Listener makes one for each."""
 
     __slots__ = (
-        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_session", "_socket", "_transport",
-        "counted", "ip",
+        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer_port", "_session", "_socket", "_transport",
+        "counted", "ip", "waits",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, socket: ListenSocket) -> None:
@@ -44,8 +48,10 @@ class Connection:
         self._choked = False  # it does not take its replies: not read either
         self._ended = False  # the client has said that nothing more comes
         self._opened_s = self._active_s = listener.now_s
+        self._peer_port = 0
         self._closed_s = 0.0  # when we said that we close; 0: not yet
         self.counted = False  # in total-max-smtp-in
+        self.waits = False  # for its place in that count
         self.ip = ""
 
     # --- what the event loop calls ------------------------------------------------------------------------------------------------
@@ -58,17 +64,38 @@ class Connection:
         if not peer:  # gone already
             transport.abort()
             return
-        self.ip = ip = plain_ip(peer[0])
+        self.ip = plain_ip(peer[0])
+        self._peer_port = peer[1]
         refusal = listener.enter(self)
         if refusal is not None:
             self._close(refusal)
-            return
+        elif self.waits:
+            transport.pause_reading()
+        else:
+            self._greet(transport)
+
+    def admit(self) -> None:
+        """It waited for a slot, and now has one."""
+        transport = self._transport
+        self.waits = False
+        if transport is not None:
+            self._opened_s = self._active_s = self._listener.now_s
+            self._greet(transport)
+            transport.resume_reading()
+
+    def _greet(self, transport: Stream) -> None:
+        listener, ip = self._listener, self.ip
         client, limits = listener.welcome(ip, self._socket.source, self.local_ip)
         if not client.smtp_service:
             self._close(NO_SERVICE)
             return
         self._session = session = Session(listener, client, ip, limits.host_name, self.local_ip, self.answer)
-        self._core = core = ServerConnection(session, limits)
+        core: ServerConnection
+        if client.log_commands or client.log_data:
+            core = TracedConnection(session, limits, self._trace, commands=client.log_commands, data=client.log_data)
+        else:
+            core = ServerConnection(session, limits)
+        self._core = core
         if client.log_connections:
             listener.log.event("connected", f"client={ip} to={self._socket.address}:{self._socket.port}")
         transport.write(core.open())
@@ -151,6 +178,10 @@ class Connection:
         core, session, transport = self._core, self._session, self._transport
         if transport is None:
             return
+        if self.waits and not self._closed_s:
+            if now_s - self._opened_s > AWAIT_SLOT_S or draining:
+                self._close(SHUTTING_DOWN if draining else TOO_MANY)
+            return
         if self._closed_s or core is None or session is None:
             if now_s - (self._closed_s or self._opened_s) > CLOSING_S:
                 transport.abort()
@@ -169,6 +200,10 @@ class Connection:
             self._close(SHUTTING_DOWN)
         elif now_s - self._opened_s > SESSION_TIME_S + (MESSAGE_TIME_S if session.in_transaction else 0):
             self._close(TOO_LONG)
+
+    def _trace(self, direction: str, line: bytes) -> None:
+        """What log-commands and log-data show, one line of it."""
+        self._listener.log.event("smtp", f"client={self.ip}:{self._peer_port} {direction} {escape(line)}")
 
     def abort(self) -> None:
         """Close at once, unsaid."""

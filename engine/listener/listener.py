@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
-from engine.listener.connection import Connection
+from engine.listener.connection import TOO_MANY, Connection
 from engine.listener.refusals import RefusalLog
 from engine.log import EventLog
-from engine.mail.reply import Reply, reply
+from engine.mail.reply import Reply
 from engine.policy.routing import BY_SOURCE_IP
 from engine.process import ListenSocket, SharedCount
 from engine.reception import Reception
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 TICK_S: Final = 1.0
 BACKLOG: Final = 1024
-
-TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
 
 
 class Listener:
@@ -44,6 +42,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time()  # as of the last tick: exact enough for deadlines, and free
         self._connections: dict[Connection, None] = {}  # the oldest first
+        self._waiting: dict[Connection, None] = {}  # of them: for a slot, under smtp-await-slot
+        self._await_slot = reception.config.server.smtp_await_slot
         self._streams = Streams(self._loop)
         self._servers: list[Callable[[], None]] = []  # what ends accepting on each socket
         self.ended: asyncio.Future[None] = self._loop.create_future()  # done when draining is: no connection is left
@@ -75,13 +75,18 @@ class Listener:
     # --- what connections call ------------------------------------------------------------------------------------------------------
 
     def enter(self, connection: Connection) -> Reply | None:
-        """Take a new connection in; a Reply if it must go again at once."""
+        """Take a new connection in: it is `counted`, or `waits` for that; a Reply if it must go again at once."""
         self._connections[connection] = None
-        if len(self._connections) > self._max_connections or not self._incoming.take():
-            self.refusals.say(f"client={connection.ip} reply={TOO_MANY.text}")
-            return TOO_MANY
-        connection.counted = True
-        return None
+        room = len(self._connections) <= self._max_connections
+        if room and not self._waiting and self._incoming.take():
+            connection.counted = True
+            return None
+        if room and self._await_slot:
+            connection.waits = True
+            self._waiting[connection] = None
+            return None
+        self.refusals.say(f"client={connection.ip} reply={TOO_MANY.text}")
+        return TOO_MANY
 
     def leave(self, connection: Connection) -> None:
         """It is closed."""
@@ -89,8 +94,19 @@ class Listener:
         if connection.counted:
             connection.counted = False
             self._incoming.give()
+        if self._waiting:
+            self._waiting.pop(connection, None)
+            self._admit_waiting()
         if self.draining:
             self._end_if_empty()
+
+    def _admit_waiting(self) -> None:
+        """Those who wait for a slot get what there is, the first first."""
+        while self._waiting and not self.draining and self._incoming.take():
+            connection = next(iter(self._waiting))
+            del self._waiting[connection]
+            connection.counted = True
+            connection.admit()
 
     def welcome(self, ip: str, source: str, local_ip: Callable[[], str]) -> tuple[ClientSettings, ServerLimits]:
         """What a client at *ip*, come in through the listening socket of *source*, may do, and within which limits."""
@@ -106,7 +122,14 @@ class Listener:
 
     def _limits_of(self, client: ClientSettings, local_ip: Callable[[], str]) -> ServerLimits:
         host_name = self.reception.router.greeting_name(client, local_ip)
-        return self._limits(host_name, client.max_message_size_bytes, client.max_rcpt_per_message)
+        return self._limits(
+            host_name,
+            client.max_message_size_bytes,
+            client.max_rcpt_per_message,
+            domain_suffix=self.reception.config.server.domain_suffix if client.auto_qualify_domain else "",
+            too_many_rcpts_fails_message=client.too_many_rcpts_fails_message,
+            disconnect_on_transient_error=client.disconnect_on_transient_error,
+        )
 
     def _close_servers(self) -> None:
         for end in self._servers:
@@ -120,6 +143,7 @@ class Listener:
         self._loop.call_later(TICK_S, self._tick)
         self.now_s = self._loop.time()
         self._sweep()
+        self._admit_waiting()  # another process may have given its slots back
         self.reception.tick()
         self.refusals.tick()
         self.log.flush()

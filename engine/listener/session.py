@@ -82,7 +82,9 @@ class Session:
         local_ip = self._local_ip() if address.endswith("]") else ""
         verdict = reception.access.admit(address, self.client.always_allow_relaying, local_ip)
         if isinstance(verdict, Reply):
-            if verdict is DENIED or self.client.log_commands:
+            if verdict is DENIED:
+                verdict = reception.denied
+            if verdict is reception.denied or self.client.log_commands:
                 self._say_refused(f"to=<{escape(address)}> ", verdict)
             return verdict
         if reception.full_for(envelope):
@@ -96,8 +98,9 @@ class Session:
         """Strangers hear of a malformed recipient what they hear of every other: that we do not relay for them."""
         if self.client.always_allow_relaying:
             return None
-        self._say_refused("to=(no address) ", DENIED)
-        return DENIED
+        denied = self._listener.reception.denied
+        self._say_refused("to=(no address) ", denied)
+        return denied
 
     def data(self) -> Reply:
         """The content may come."""

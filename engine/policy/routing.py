@@ -43,6 +43,8 @@ class Router:
             if client.reject_invalid_virtual_mta:
                 shown = "".join(c if " " <= c < "\x7f" else "?" for c in requested[:100])
                 return reply(550, f"5.5.0 specified Virtual MTA '{shown}' does not exist")
+            if self._config.server.invalid_virtual_mta_fallback:
+                return self._config.server.invalid_virtual_mta_fallback
         name = client.default_virtual_mta
         if name == BY_SOURCE_IP:
             return self._by_ip(local_ip())

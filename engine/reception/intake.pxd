@@ -21,12 +21,15 @@ cdef class Intake:
     cdef bint _eight_bit
     cdef str _choice
     cdef object _answered
+    cdef object _work
+    cdef object _found
 
     cpdef write(self, bytes chunk)
     cpdef end(self, answered)
     cpdef abort(self)
     cpdef give_up(self)
     cdef _examine(self, bytes content)
+    cdef _examine_more(self, bytes content, bint headed)
     cdef _take_in(self, pieces)
     cdef _spare(self)
     cdef _begin_large(self)

@@ -18,16 +18,19 @@ from engine.mail.envelope import Body, Due, Message
 from engine.mail.received import received_field
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Admitted, Rule, Target
+from engine.reception.header import added_fields, value
 from engine.spool.ops import Accept, NewRecipient
 
 if TYPE_CHECKING:
     from engine.config import ClientSettings
+    from engine.reception.header import Found, HeaderWork
     from engine.reception.reception import LargeBody, Reception
 
 LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
 
 MEMORY_SHORT_BYTES: Final = 64 * 1024 * 1024  # held of messages that are still coming: from here on bodies go to disk early
 SPILL_BYTES: Final = 16 * 1024  # the same, while memory is short
+NOTIFY_NEVER: Final = 1  # RFC 3461 §4.1, as Due keeps it
 RECIPIENT_BYTES: Final = 500  # what one of a transaction costs, beside its address
 
 LOOP = reply(554, "5.4.6 too many hops, this message is looping")
@@ -90,7 +93,9 @@ class Envelope:
 class Intake:
     """Takes a body in wire form; `end` stores it and answers once that is durable.  Exactly one of `end` and `abort` is called."""
 
-    __slots__ = ("_answered", "_choice", "_content", "_eight_bit", "_envelope", "_id", "_large", "_origin", "_reception", "_size_bytes")
+    __slots__ = (
+        "_answered", "_choice", "_content", "_eight_bit", "_envelope", "_found", "_id", "_large", "_origin", "_reception", "_size_bytes", "_work",
+    )  # fmt: skip
 
     def __init__(self, reception: Reception, origin: Origin, envelope: Envelope) -> None:
         self._reception = reception
@@ -103,6 +108,8 @@ class Intake:
         self._eight_bit = False
         self._choice = ""  # virtual MTA or pool
         self._answered: Callable[[Reply], None] | None = None
+        self._work: HeaderWork | None = None  # what the client's settings ask for beyond the plain path
+        self._found: Found | None = None  # with it: what this message's header section says
 
     def write(self, chunk: bytes) -> Reply | None:
         """Take the next bytes; a Reply refuses the message (call `abort`, and give it as the answer to the final dot)."""
@@ -161,6 +168,8 @@ class Intake:
         """*content* (with its whole header section) as it will be stored, in pieces; or the refusal."""
         client = self._origin.client
         headed = not content or _FIELD_START.match(content) is not None
+        if client.asks_more:
+            return self._examine_more(content, headed)
         header_end, fields = fastpath.find_fields(content, _FIELDS) if headed else (0, [])
         if header_end > LARGE_BYTES:
             return LONG_HEADER
@@ -173,7 +182,7 @@ class Intake:
                 hops += 1
             elif obeys:
                 if requested is None:
-                    requested = _value(content[start:stop])
+                    requested = value(content[start:stop])
                 if not client.retain_x_virtual_mta:
                     strip.append((start, stop))
         if hops > client.max_message_hops:
@@ -185,6 +194,25 @@ class Intake:
         pieces = _without(content, strip) if strip else [content]
         if not headed:
             pieces.insert(0, b"\r\n")  # no header section at all: our own fields must not swallow the text
+        return pieces
+
+    def _examine_more(self, content: bytes, headed: bool) -> list[bytes] | Reply:
+        """`_examine` for a client whose settings ask for more of a header section."""
+        client = self._origin.client
+        self._work = work = self._reception.header_work(client)
+        header_end, fields = fastpath.find_fields(content, work.names) if headed else (0, [])
+        if header_end > LARGE_BYTES:
+            return LONG_HEADER
+        self._found = found = work.read(content, fields)
+        if found.hops > client.max_message_hops:
+            return LOOP
+        choice = self._reception.router.choose(client, found.requested, self._origin.local_ip)
+        if isinstance(choice, Reply):
+            return choice
+        self._choice = choice
+        pieces = _without(content, found.cut)
+        if not headed:
+            pieces.insert(0, b"\r\n")
         return pieces
 
     def _take_in(self, pieces: Sequence[bytes]) -> None:
@@ -237,9 +265,13 @@ class Intake:
         sender = envelope.sender
         prefix = self._prefix(shown_id, virtual_mta, now_ms)
         notify = envelope.notify_sender and sender != ""
-        message = Message(
-            body, sender, prefix, now_ms, self._eight_bit, notify, envelope.ret, envelope.env_id, src_type="smtp", src_mta=origin.src_mta, job_id=""
-        )
+        ret, env_id, job_id = envelope.ret, envelope.env_id, ""
+        work, found = self._work, self._found
+        if work is not None and found is not None:
+            prefix += added_fields(found, shown_id, reception.host_id, origin.host_name, now_ms // 1000)
+            notify = notify and work.notify_sender
+            ret, env_id, job_id = ret or work.ret, found.env_id or env_id, found.job_id
+        message = Message(body, sender, prefix, now_ms, self._eight_bit, notify, ret, env_id, src_type="smtp", src_mta=origin.src_mta, job_id=job_id)
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
         def done(reason: str | None) -> None:
@@ -270,6 +302,11 @@ class Intake:
                 assigned = router.assign(choice)
             due = Due(target.address, now_ms, orcpt, notify, assigned.pool)
             rows.append(NewRecipient(f"{target.domain}/{assigned.vmta}", _encode(due)))
+        if self._work is not None:
+            for target in self._work.bcc:
+                if target.address not in self._envelope.recipients:
+                    due = Due(target.address, now_ms, "", NOTIFY_NEVER, assigned.pool)
+                    rows.append(NewRecipient(f"{target.domain}/{assigned.vmta}", _encode(due)))
         return rows, first.vmta
 
     def _prefix(self, shown_id: str, virtual_mta: str, now_ms: int) -> bytes:
@@ -279,6 +316,8 @@ class Intake:
             only = next(iter(self._envelope.given)) if len(self._envelope.given) == 1 else ""
             software = self._reception.software
             prefix = received_field(origin.received_from, origin.host_name, software, origin.protocol, shown_id, only, now_ms // 1000)
+        if self._reception.included_headers:
+            prefix += self._reception.included_headers
         if origin.client.add_x_virtual_mta_header:
             prefix += f"X-Virtual-MTA: {virtual_mta}\r\n".encode("latin-1", "replace")
         return prefix
@@ -297,11 +336,6 @@ class Intake:
         answer = DISK_LOW if low else NOT_STORED
         self._reception.log.event("not-stored", f"client={self._origin.ip} from=<{escape(self._envelope.sender)}> reason={escape(reason)}")
         return answer
-
-
-def _value(header_field: bytes) -> str:
-    """The unfolded value of a whole header field."""
-    return header_field.partition(b":")[2].replace(b"\r\n", b"").strip(b" \t").decode("latin-1")
 
 
 def _without(content: bytes, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

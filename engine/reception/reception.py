@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from engine import __version__
 from engine.mail.envelope import Body
 from engine.mail.reply import Reply, reply
-from engine.policy.access import Access
+from engine.policy.access import DENIED, DENIED_FOR_NOW, Access
 from engine.policy.routing import Router
+from engine.reception.header import HeaderWork
 from engine.reception.intake import DISK_LOW, MEMORY_LOW, MEMORY_SHORT_BYTES, Envelope, Intake, Origin
+from engine.reception.memory import used_percent
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
-    from engine.config import Config
+    from engine.config import ClientSettings, Config
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
 SHARE_BYTES = 1024 * 1024  # that recipients of one message may take of it while memory is short
 MEMORY_FULL_BYTES = 128 * 1024 * 1024  # held of messages that are still coming: no message begins, and nothing more is held
 
 SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
+MACHINE_FULL = reply(452, "4.3.2 insufficient memory, try again later")
 DELIVER_ONLY = reply(450, "4.3.2 this host only delivers what it has, try again later")
 
 
@@ -68,6 +72,11 @@ class Reception:
         self.held_bytes = 0  # contents and recipients of messages that are still coming
         self.disk_low = False  # a message was refused for that since the last tick
         self._deliver_only = config.spool.deliver_only
+        self.machine_full = False  # more of the machine's memory is in use than max-memory-usage-percent, as of the last tick
+        self.denied = DENIED_FOR_NOW if config.server.relay_debug else DENIED
+        self.included_headers = config.server.included_headers
+        self.host_id = config.server.host_id
+        self.header_work = lru_cache(maxsize=4096)(self._header_work)
         self.dsn_for_relayed = config.server.dsn_for_relayed_domain
 
     def refusal(self) -> Reply | None:
@@ -78,11 +87,19 @@ class Reception:
             return DISK_LOW
         if self.memory_full:
             return MEMORY_LOW
+        if self.machine_full:
+            return MACHINE_FULL
         return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
 
     def tick(self) -> None:
-        """Once a second: the next message may try whether the disk has room again."""
+        """Once a second: the next message may try whether the disk has room again, and how full the machine's memory is is looked up."""
         self.disk_low = False
+        most = self.config.server.max_memory_usage_percent
+        full = most < 100 and used_percent() > most
+        if full != self.machine_full:
+            self.machine_full = full
+            what = "no mail is accepted while more" if full else "mail is accepted again: no more"
+            self.log.event("memory", f"{what} than {most} % of this machine's memory is in use (max-memory-usage-percent)")
 
     @property
     def memory_full(self) -> bool:
@@ -102,6 +119,10 @@ class Reception:
         """Its message is complete, refused or forgotten."""
         self.held_bytes -= envelope.held_bytes
         envelope.held_bytes = 0
+
+    def _header_work(self, client: ClientSettings) -> HeaderWork:
+        copies = self.access.forwarded(client.bcc) if client.bcc else ()
+        return HeaderWork(client, copies)
 
     def begin(self, origin: Origin, envelope: Envelope) -> Intake:
         """A message that may come, for the recipients in *envelope* (at least one)."""

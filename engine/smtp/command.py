@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from engine import fastpath
 from engine.errors import LocalProtocolError
 from engine.smtp.extensions import NO_PARAMETERS, Parameters, encode_xtext, mail_parameters, rcpt_parameters
@@ -19,6 +21,9 @@ _RCPT_FAULTS = {
     Fault.ADDRESS: b"501 5.1.3 Bad recipient address syntax\r\n",
     Fault.NOT_ASCII: _ADDRESS_NEEDS_UTF8,
 }
+
+# a path whose address is a local part and no more, and what stands before and behind it
+_BARE = re.compile(rb"([A-Za-z]+:[ \t]*<)([^<>@]{1,64})(>.*)", re.DOTALL)
 
 NO_ADDRESS = frozenset((_RCPT_FAULTS[Fault.ADDRESS], _RCPT_FAULTS[Fault.NOT_ASCII]))  # replies of read_rcpt to what is no address at all
 
@@ -41,6 +46,17 @@ def read_rcpt(argument: bytes) -> tuple[str, Parameters] | bytes:
     address, text = path
     parameters = rcpt_parameters(text) if text else NO_PARAMETERS
     return _BAD_PARAMETERS if parameters is None else (address.decode("ascii"), parameters)
+
+
+def complete(argument: bytes, keyword: bytes, domain_suffix: str) -> bytes | None:
+    """*argument* of MAIL or RCPT with `@domain_suffix` behind an address that has no domain; None if it is no such address, or no suffix is given.
+
+    Whether the result is an address is for `read_mail` and `read_rcpt` to say; *keyword* is `FROM:` or `TO:`.
+    """
+    found = _BARE.fullmatch(argument) if domain_suffix else None
+    if found is None or argument[: len(keyword)].upper() != keyword:
+        return None
+    return b"%b%b@%b%b" % (found[1], found[2], domain_suffix.encode("ascii"), found[3])
 
 
 def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret: str = "", env_id: str = "") -> bytes:

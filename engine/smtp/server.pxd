@@ -10,6 +10,7 @@ cdef class ServerConnection:
     cdef bint _hello
     cdef bint _mail
     cdef Py_ssize_t _recipients
+    cdef bint _too_many
     cdef int _scan
     cdef Py_ssize_t _size
     cdef object _refusal
@@ -20,14 +21,15 @@ cdef class ServerConnection:
     cpdef bytes receive(self, bytes data)
     cpdef bytes answered(self, object reply)
     cdef bytes _advance(self, bytes data, list out)
-    cdef _read_part(self, bytes data, Py_ssize_t at, bint bare, list out)
-    cdef bytes _command(self, bytes verb, bytes argument, Py_ssize_t size_bytes)
+    cpdef _read_part(self, bytes data, Py_ssize_t at, bint bare, list out)
+    cpdef bytes _command(self, bytes verb, bytes argument, Py_ssize_t size_bytes)
     cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t at, list out)
-    cdef _take(self, bytes chunk)
+    cpdef _take(self, bytes chunk)
     cdef _refuse(self, object reply)
-    cdef bytes _conclude(self, object reply)
+    cpdef bytes _conclude(self, object reply)
     cdef _void(self)
     cdef bytes _close(self, bytes reply)
     cdef bytes _error(self, bytes reply)
+    cdef bytes _transient(self, bytes reply)
     cdef bytes _refused(self, object reply)
     cdef bytes _greet(self, bytes argument, bint extended)

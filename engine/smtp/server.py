@@ -21,7 +21,7 @@ from engine import __version__
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.reply import Reply
-from engine.smtp.command import NO_ADDRESS, read_mail, read_rcpt
+from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.extensions import Parameters, ehlo_reply
 from engine.smtp.grammar import is_hello_name
 
@@ -51,6 +51,7 @@ _NESTED_MAIL = b"503 5.5.1 Sender already given\r\n"
 _MAIL_FIRST = b"503 5.5.1 Send MAIL first\r\n"
 _NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
 _TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients\r\n"
+_TOO_MANY_FOR_MESSAGE = b"554 5.5.3 Too many recipients, the message is refused\r\n"
 _TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
 _TOO_BIG_BYTES = _TOO_BIG.encode()
 _TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
@@ -72,6 +73,9 @@ class ServerLimits:
     max_line_bytes: int = 2048
     max_errors: int = 20
     max_commands_without_mail: int = 100
+    domain_suffix: str = ""  # completes an address without a domain; "": such an address is refused
+    too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
+    disconnect_on_transient_error: bool = False  # close instead of a 4xx
     max_recipients: int = field(init=False)  # of one message, all told
     greeting: bytes = field(init=False)
     helo: bytes = field(init=False)
@@ -132,7 +136,7 @@ class ServerConnection:
 
     __slots__ = (
         "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail",  "_overlong", "_recipients",
-        "_refusal", "_scan", "_size", "phase", "quit",
+        "_refusal", "_scan", "_size", "_too_many", "phase", "quit",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
@@ -145,6 +149,7 @@ class ServerConnection:
         self._hello = False
         self._mail = False  # MAIL was accepted: a transaction is open
         self._recipients = 0  # accepted ones
+        self._too_many = False  # more were named than the limit allows, and said yes to: the message will be refused
         self._scan = BODY_START
         self._size = 0  # of the content so far, on the wire
         self._refusal: Reply | None = None  # of the content that is being thrown away
@@ -307,12 +312,14 @@ class ServerConnection:
         if reply.positive:
             self._errors_left = self._limits.max_errors
             self._commands_left = self._limits.max_commands_without_mail
+        elif reply.code < 500 and self.phase is _COMMANDS:
+            return self._transient(reply.encode())
         return reply.encode()
 
     def _void(self) -> None:
         """Forget the open transaction, if there is one; a refused body was taken back when it was refused."""
         if self._mail:
-            self._mail = False
+            self._mail = self._too_many = False
             self._recipients = 0
             if self._refusal is None:
                 self._handler.reset()
@@ -330,7 +337,13 @@ class ServerConnection:
 
     def _refused(self, reply: Reply) -> bytes:
         """The handler's *reply* to a command that it refused."""
-        return self._close(_encoded(reply)) if reply.code in _LAST_WORDS else _encoded(reply)
+        if reply.code in _LAST_WORDS:
+            return self._close(_encoded(reply))
+        return self._transient(_encoded(reply)) if reply.code < 500 else _encoded(reply)
+
+    def _transient(self, reply: bytes) -> bytes:
+        """*reply*, a 4xx; or nothing, and the connection is over, for clients that cannot cope with one."""
+        return self._close(b"") if self._limits.disconnect_on_transient_error else reply
 
     # --- commands --------------------------------------------------------------------------------------------------------------------
 
@@ -356,7 +369,10 @@ class ServerConnection:
             return self._error(_NESTED_MAIL)
         read = read_mail(argument)
         if isinstance(read, bytes):
-            return self._error(read)
+            completed = complete(argument, b"FROM:", self._limits.domain_suffix)
+            read = read if completed is None else read_mail(completed)
+            if isinstance(read, bytes):
+                return self._error(read)
         sender, parameters = read
         if 0 < self._limits.max_message_size_bytes < parameters.size_bytes:
             return _TOO_BIG_BYTES
@@ -371,11 +387,17 @@ class ServerConnection:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
         read = read_rcpt(argument)
         if isinstance(read, bytes):
-            refusal = self._handler.no_address() if read in NO_ADDRESS else None
-            return self._error(read if refusal is None else _encoded(refusal))
+            completed = complete(argument, b"TO:", self._limits.domain_suffix)
+            read = read if completed is None else read_rcpt(completed)
+            if isinstance(read, bytes):
+                refusal = self._handler.no_address() if read in NO_ADDRESS else None
+                return self._error(read if refusal is None else _encoded(refusal))
         if self._recipients >= self._limits.max_recipients:
             self._commands_left += 1
-            return _TOO_MANY_RECIPIENTS
+            if self._limits.too_many_rcpts_fails_message:
+                self._too_many = True
+                return _encoded(RECIPIENT_OK)
+            return self._transient(_TOO_MANY_RECIPIENTS)
         reply = self._handler.rcpt(*read)
         if reply.code < 500:
             self._commands_left += 1
@@ -391,6 +413,9 @@ class ServerConnection:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
         if not self._recipients:
             return self._error(_NO_RECIPIENTS)
+        if self._too_many:
+            self._void()
+            return _TOO_MANY_FOR_MESSAGE
         reply = self._handler.data()
         if not reply.positive:
             return self._refused(reply)

@@ -186,6 +186,10 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     v.record_types.name: st.lists(st.sampled_from(["d", "b", "t", "tq"]), unique=True).map(tuple),
     v.header_names.name: st.lists(st.sampled_from([b"received", b"x-a", b"x-b"]), unique=True).map(tuple),
     "standard|plain-text": st.sampled_from(["standard", "plain-text"]),
+    v.header_name.name: st.sampled_from([b"x-job-id", b"x-campaign"]),
+    v.text.name: st.just("job-"),
+    "no|yes|override": st.sampled_from(["no", "yes", "override"]),
+    "headers|full|system": st.sampled_from(["headers", "full", "system"]),
     "smtp|discard|pipe|file|http-delivery": st.sampled_from(["smtp", "discard"]),
 }
 
@@ -206,7 +210,7 @@ def render(type_name: str, value: Any) -> str:
         return "; ".join(", ".join(render_host(host) for host in group) for group in value) or '""'
     if type_name in (v.record_types.name, v.header_names.name):
         return ", ".join(item.decode() if isinstance(item, bytes) else item for item in value) or '""'
-    return str(value) or '""'
+    return (value.decode() if isinstance(value, bytes) else str(value)) or '""'
 
 
 def render_host(host: HostSpec) -> str:

@@ -228,3 +228,58 @@ def test_whatever_is_admitted_to_strangers_goes_to_an_allowed_domain(address: st
             local, _, domain = target.address.rpartition("@")
             assert domain in {"relay.example", "corp.example", "[10.1.2.3]"} or domain.endswith(".wild.example")
             assert not re.search(r"[%!@<>\s]", local)
+
+
+ALIASES = """
+alias joe joe@corp.example, ops@corp.example
+alias info@mx.engine.example joe
+alias *@old.example all@new.example
+alias sales@old.example sales@new.example
+alias keep@local keep, copy@corp.example
+alias postmaster pm@corp.example
+alias ring1 ring2
+alias ring2 ring1
+alias far@else.example near@corp.example
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "relays", "targets"),
+    [
+        ("joe@mx.engine.example", False, ["joe@corp.example", "ops@corp.example"]),
+        ("JOE@MX.engine.example", True, ["joe@corp.example", "ops@corp.example"]),
+        ("joe@local", False, ["joe@corp.example", "ops@corp.example"]),
+        ("info@mx.engine.example", False, ["joe@corp.example", "ops@corp.example"]),
+        ("any@old.example", True, ["all@new.example"]),
+        ("sales@old.example", True, ["sales@new.example"]),
+        ("any@old.example", False, None),  # an alias of a foreign domain lets no stranger in
+        ("far@else.example", False, None),
+        ("far@else.example", True, ["near@corp.example"]),
+        ("keep@mx.engine.example", False, ["keep@mx.engine.example", "copy@corp.example"]),
+        ("postmaster", False, ["pm@corp.example"]),
+        ("abuse@mx.engine.example", False, ["abuse@mx.engine.example"]),
+        ("ring1@mx.engine.example", False, ["ring1@mx.engine.example"]),
+        ("nobody@mx.engine.example", True, None),
+        ("joe@other.example", True, ["joe@other.example"]),
+    ],
+)
+def test_aliases(address: str, relays: bool, targets: list[str] | None) -> None:
+    loaded = build(from_text(f"log-file /l\nhost-name mx.engine.example\n{ALIASES}"))
+    assert loaded.config is not None, loaded.problems
+    verdict = Access(loaded.config).admit(address, relays)
+    if targets is None:
+        assert isinstance(verdict, Reply)
+    else:
+        assert isinstance(verdict, Admitted)
+        assert [target.address for target in verdict.targets] == targets
+
+
+def test_aliases_of_a_stanza_and_outside_add_up() -> None:
+    loaded = build(from_text("log-file /l\nhost-name mx.engine.example\nalias a x@corp.example\n<aliases>\nalias a y@corp.example\n</aliases>\n"))
+    assert loaded.config is not None, loaded.problems
+    verdict = Access(loaded.config).admit("a@mx.engine.example", False)
+    assert isinstance(verdict, Admitted)
+    assert [(t.address, t.orcpt) for t in verdict.targets] == [
+        ("x@corp.example", "rfc822;a@mx.engine.example"),
+        ("y@corp.example", "rfc822;a@mx.engine.example"),
+    ]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 DIALOGS = Path(__file__).parent.parent / "dialogs"
 _CLOSE = "<close>"
@@ -35,7 +36,7 @@ class Dialog:
     """One transcript."""
 
     name: str
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=lambda: [Step()])
 
     @property
@@ -53,7 +54,8 @@ def read_dialog(path: Path) -> Dialog:
         if not line or line.startswith("#"):
             continue
         if kind == "limits":
-            dialog.limits = {name: int(value) for name, value in (word.split("=") for word in rest.split())}
+            words = (word.split("=") for word in rest.split())
+            dialog.limits = {name: int(value) if value.isdigit() else value for name, value in words}
         elif kind in ("C", "R"):
             if step.expect or step.closes:
                 dialog.steps.append(step := Step())

@@ -1,0 +1,55 @@
+"""Header controls of a <source> with a real engine: from the file that names fields, over the wire, to the sink and the accounting file."""
+
+from __future__ import annotations
+
+from tests.sinks import Sink
+from tests.system.conftest import MakeEngine
+from tests.system.engine import eventually
+from tests.system.test_relay import CLIENT, Wire
+
+CONF = """
+host-name mx.engine.example
+include-headers-from headers.txt
+alias team one@a.example, two@b.example
+smtp-listener 127.0.0.1:@port@
+<source 127.0.0.1>
+    always-allow-relaying yes
+    remove-received-headers yes
+    remove-header x-secret
+    add-date-header override
+    add-message-id-header yes
+    process-x-job yes
+    jobid-prefix p-
+    process-x-envid yes
+    bcc archive@c.example
+    log-commands yes
+</source>
+<domain *>
+    smtp-hosts [127.0.0.1]:{port}
+</domain>
+"""
+MAIL = "Received: from inside\r\nX-Secret: s\r\nDate: then\r\nx-job: spring\r\nX-Envid: e7\r\nSubject: s\r\n\r\n..text\r\n."
+
+
+def test_headers_are_reworked_and_ids_reach_the_accounting_file(make_engine: MakeEngine) -> None:
+    with Sink("accept-all") as sink:
+        first = make_engine("")
+        first.stop()
+        (first.directory / "headers.txt").write_text("X-Engine: yes\n  folded\n")
+        first.configure(CONF.format(port=sink.port))
+        first.start()
+        wire = Wire(first.port, CLIENT)
+        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example> ENVID=other", "RCPT TO:<team@mx.engine.example>", "DATA"):
+            assert wire.ask(line)[:3] in ("250", "354")
+        assert wire.ask(MAIL).startswith("250 ")
+        wire.close()
+        sink.wait_for_messages(3)
+        records = first.wait_for_records(3, "d")
+        eventually(lambda: ">>> DATA" in first.log(), "the dialogue is in the log")
+    assert sorted(record["rcpt"] for record in records) == ["archive@c.example", "one@a.example", "two@b.example"]
+    assert {(record["jobId"], record["envId"]) for record in records} == {("p-spring", "e7")}
+    for message in sink.messages:
+        head, _, text = message.content.partition(b"\r\n\r\n")
+        names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))]
+        assert names == [b"received", b"x-engine", b"date", b"message-id", b"subject"]
+        assert b"then" not in head and text == b".text\r\n"

@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers faults hostile fuzz chaos crash-states simulate clean lock
+.PHONY: start user test check debug bench peers faults hostile fuzz chaos crash-states simulate reload-test clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -67,6 +67,10 @@ simulate: $(VENV)/.dev $(FASTPATH)
 # FLAGS="--seed 7 --kills 500 --minutes 20": what it draws is in its seed, which it prints.
 chaos: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS) $(FLAGS)
+
+# 200 reloads under load, at most 20 minutes; it prints its seed, and FLAGS="--seed 7 --reloads 50" makes that run again.
+reload-test: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.reload $(FLAGS)
 
 # Disks, descriptors, memory, clock, DNS: what fails around the engine (tests/faults/__init__.py has the table); FLAGS="-k disk".
 faults: $(VENV)/.dev $(FASTPATH)

@@ -147,6 +147,14 @@ class NetworkMap(Generic[T]):
                 for value in networks.get(number >> (bits - prefix) << (bits - prefix), ()):
                     yield prefix, value
 
+    def items(self) -> Iterator[tuple[str, T]]:
+        """(network, value) of all there are."""
+        for (version, prefix), networks in self._by_prefix.items():
+            for number, values in networks.items():
+                address = ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
+                for value in values:
+                    yield (str(address) if prefix == address.max_prefixlen else f"{address}/{prefix}"), value
+
 
 class DomainMap(Generic[T]):
     """Values under domain patterns; a look-up costs O(labels of the domain), however many patterns there are."""
@@ -159,6 +167,20 @@ class DomainMap(Generic[T]):
         self._itself: dict[str, list[T]] = {}  # [*.]name on the name
         self._exact: dict[str, list[T]] = {}
         self._networks: NetworkMap[T] = NetworkMap()
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """(pattern, value) of all there are."""
+        for value in self._all:
+            yield "*", value
+        for name, values in self._exact.items():
+            for value in values:
+                yield name, value
+        for name, values in self._below.items():
+            trees = {id(value) for value in self._itself.get(name, ())}
+            for value in values:
+                yield (f"[*.]{name}" if id(value) in trees else f"*.{name}"), value
+        for network, value in self._networks.items():
+            yield f"[{network}]", value
 
     def add(self, pattern: DomainPattern, value: T) -> None:
         match pattern.reach:

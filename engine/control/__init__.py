@@ -1,13 +1,15 @@
 """Request and response over a Unix socket, one row per command.  Imports leaves only."""
 
-from engine.control.client import ask, ask_spool, spool_conversation, wait_until_closed
-from engine.control.protocol import COMMANDS, Child, Command, Request, Response, Status, Stopping
+from engine.control.client import ask, ask_spool, spool_conversation, tell_spool, wait_until_closed
+from engine.control.protocol import COMMANDS, Changed, Child, Command, Reloaded, Request, Response, Status, Stopping
 from engine.control.views import Standing
 
 __all__ = [
     "COMMANDS",
+    "Changed",
     "Child",
     "Command",
+    "Reloaded",
     "Request",
     "Response",
     "Standing",
@@ -16,5 +18,6 @@ __all__ = [
     "ask",
     "ask_spool",
     "spool_conversation",
+    "tell_spool",
     "wait_until_closed",
 ]

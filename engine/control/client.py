@@ -69,6 +69,16 @@ def ask_spool(path: str, question: dict[str, Any], timeout_s: float = 10.0) -> d
         return put(question)
 
 
+def tell_spool(path: str, question: dict[str, Any]) -> bool:
+    """Leave *question* at the spool process's door and wait for nothing: whether it could be left.  A spool process that restarts finds it there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        try:
+            connection.connect(path)
+            return connection.send(data := _frame(_HELLO) + _frame(question)) == len(data)
+        except OSError:
+            return False
+
+
 def _exchange(connection: socket.socket, request: protocol.Request) -> Any:
     connection.sendall(protocol.encode_line(request))
     response = protocol.decode_response(_read_line(connection))

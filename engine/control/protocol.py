@@ -39,6 +39,8 @@ class Status(msgspec.Struct, frozen=True):
     listening: list[str]
     turned_away: int  # clients that the supervisor itself answered 421
     children: list[Child]
+    generation: int = 1  # of the configuration: each reload makes the next
+    reloading: bool = False  # processes of an older one still drain, or of the newest one start
 
 
 class Stopping(msgspec.Struct, frozen=True):
@@ -46,6 +48,33 @@ class Stopping(msgspec.Struct, frozen=True):
 
     pid: int
     deadline_s: float
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """One thing that a configuration on disk says otherwise than the one in force; "-" where one of them does not mention it."""
+
+    kind: str
+    name: str
+    setting: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        what = " ".join(part for part in (self.kind if self.kind != "server" else "", self.name, self.setting) if part)
+        return f"{what}: {self.before} -> {self.after}"
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What the configuration on disk would change, or is changing from now on."""
+
+    conf: str
+    good: bool  # false: nothing has changed; *problems* say why
+    problems: list[str]
+    changes: list[Changed]
+    more: int = 0  # changes beyond those listed
+    stopping: list[str] = []  # processes that end once they have drained
+    starting: list[str] = []
+    generation: int = 0  # of the configuration that is in force from now on
 
 
 class Command(NamedTuple):
@@ -61,6 +90,8 @@ COMMANDS = {
     for row in (
         Command("status", Status, "what runs, since when, and how often it was restarted"),
         Command("stop", Stopping, "drain, then end; asked again: end at once"),
+        Command("diff", Reloaded, "what a reload would change"),
+        Command("reload", Reloaded, "read the configuration again and apply it"),
         Command("slot", SlotView, "a delivery slot in numbers"),
         Command("queues", Part, "what a slot knows of the queues that are named, or of those with connections"),
         Command("queue", Detail, "all that a slot knows of one queue"),

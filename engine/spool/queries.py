@@ -1,4 +1,4 @@
-"""Answers to whoever asks the spool process about what lies in it; every answer is bounded work."""
+"""Answers to whoever asks the spool process about what lies in it, or tells it of a new configuration; every answer is bounded work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from engine.mail import message_id
 from engine.mail.envelope import DUE_KEY, Due
 from engine.spool import format
+from engine.spool.space import DEFAULT_MIN_FREE_BYTES
 
 if TYPE_CHECKING:
     from engine.spool.service import SpoolService
@@ -37,6 +38,9 @@ def answer(service: SpoolService, data: bytes) -> dict[str, Any]:
             return _queues(service, question.get("after"), bool(question.get("sizes")))
         if asked == "counts":
             return _counts(service, min(int(question.get("top", 100)), MAX_QUEUES))
+        if asked == "room":
+            service.space.min_free_bytes = int(question["min_free_bytes"]) or DEFAULT_MIN_FREE_BYTES
+            return {"ok": True}
     except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
         return {"ok": False, "error": f"malformed question: {error}"}
     return {"ok": False, "error": f"unknown question {asked!r}"}

@@ -285,7 +285,8 @@ class SpoolService:
             self._reject(session, "another user may ask, and be no worker")
             return
         for other in self._sessions.values():
-            if other.role == hello.role and other.index == hello.index:  # dead, or it would not have a successor
+            # Dead, or it would not have a successor.  Under another configuration a queue's owner has another number: then whoever is gone counts.
+            if other.role == hello.role and (other.index == hello.index or (hello.role == "delivery" and other.hung_up)):
                 session.after = other
                 session.give_back(data)
                 return

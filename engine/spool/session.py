@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 from engine.spool import wire
@@ -26,7 +27,7 @@ class Session:
         self.fallback = False
         self.epoch = 0  # 0 until it is durable
         self.opening = False  # its epoch is in the making
-        self.after: Session | None = None  # its hello waits until this one of the same role and index has ended
+        self.after: Session | None = None  # its hello waits until this one, whose work it takes over, has ended
         self.resumed = -1  # number of the last operation of the epoch that it resumed
         self.last = 0  # number of the last operation read
         self.upto = 0  # all up to this one are answered
@@ -53,6 +54,15 @@ class Session:
             self.inbox += data
         else:
             self.ended = True
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether its process is gone, though not all that it sent may have been read."""
+        if self.ended:
+            return True
+        poller = select.poll()
+        poller.register(self.fd, select.POLLRDHUP)
+        return bool(poller.poll(0))
 
     @property
     def wants_more(self) -> bool:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from engine.config import Config, Problem, Snapshot, build
 from engine.errors import StartError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says about a start."""
+
+    conf: str
+    port_offset: int = 0
+    state_dir: str = ""  # absolute, or "" for the configuration's own paths
+    lenient: bool = False  # as in Snapshot; children inherit it with the text
 
 
 def load(snapshot: Snapshot, state_dir: str = "") -> tuple[Config, list[Problem]]:

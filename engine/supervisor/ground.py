@@ -9,7 +9,9 @@ import resource
 import shutil
 import socket
 import stat
+from collections.abc import Iterable
 
+from engine.config import AcctFileSettings
 from engine.errors import StartError
 from engine.process import FDS_PER_CONNECTION, answers_socket
 from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, claim, sync_directory
@@ -140,6 +142,15 @@ def log_file(path: str, uid: int, gid: int, mode: int = 0o640) -> None:
             raise StartError(f"log-file {path} is not writable for the workers' user {_name(uid)}: chown {_name(uid)} {path}")
     finally:
         os.close(fd)
+
+
+def accounting(acct_files: Iterable[AcctFileSettings], uid: int, gid: int) -> None:
+    """Make sure that the accounting process may make its files, and hand them over."""
+    for acct in acct_files:
+        directory(os.path.dirname(acct.path), 0o750, uid, gid, "acct-file's directory")
+        if acct.move_to:
+            directory(acct.move_to, 0o750, uid, gid, "move-to")
+            one_volume(os.path.dirname(acct.path), acct.move_to)
 
 
 def run_directory(spool: str, gid: int) -> str:

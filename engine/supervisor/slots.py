@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.process import ListenSocket
+
+if TYPE_CHECKING:
+    from engine.supervisor.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Timing:
     hurry_s: float = 2.0  # from the second SIGTERM to SIGKILL
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """One child to keep alive; the fields below *state* change as its processes come and go."""
 
@@ -34,6 +38,9 @@ class Slot:
     sockets: list[ListenSocket] = field(default_factory=list)
     source_path: str = ""  # of a mover: the spool that it empties, and the lock on it
     source_lock_fd: int = -1
+    generation: Generation | None = None  # the configuration that its next process is born with
+    basis: tuple[object, ...] = ()  # what its process lives by: see generation.Wanted
+    after: list[Slot] = field(default_factory=list)  # predecessors: nothing is started here before each of them has been waited for
 
     # state
     pid: int = 0  # 0: no process
@@ -47,6 +54,7 @@ class Slot:
     not_before_s: float = 0.0
     restarts: int = 0
     told: int = 0  # SIGTERMs sent
+    retiring: bool = False  # its process is the last one: a new configuration has no use for it
     kill_at_s: float = 0.0  # 0: no deadline
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.errors import StartError
@@ -60,18 +61,39 @@ def addresses(listeners: Iterable[tuple[Network, int, str]], port_offset: int) -
     return [(address, port, source) for (address, port), source in wanted.items()]
 
 
-def bind(where: list[tuple[str, int, str]], slots: int) -> list[list[ListenSocket]]:
-    """For each of *slots* listener slots its own listening sockets, one per place.  StartError says which port cannot be had, and what to do."""
-    for address, port, _ in where:  # alone, without SO_REUSEPORT, or another program with our uid would share the port unnoticed
-        _open(address, port, shared=False).close()
-    bound = []
-    for _ in range(slots):
-        row = []
+def bind(where: list[tuple[str, int, str]], slots: int, held: Sequence[ListenSocket] = ()) -> list[list[ListenSocket]]:
+    """For each of *slots* listener slots its own listening sockets, one per place or more.
+
+    Of the sockets *held* already, those of a place that stays are handed on whatever the number of slots: what waits in them is nobody's else.
+    StartError says which port cannot be had, and what to do; then nothing has been bound.
+    """
+    rows: list[list[ListenSocket]] = [[] for _ in range(slots)]
+    places = {(address, port) for address, port, _ in where}
+    fresh: list[int] = []
+    try:
         for address, port, source in where:
-            listening = _open(address, port, shared=True)
-            row.append(ListenSocket(listening.detach(), address, port, source))
-        bound.append(row)
-    return bound
+            ours = [old.fd for old in held if (old.address, old.port) == (address, port)]
+            if not any(old.port == port for old in held):
+                # alone, without SO_REUSEPORT, or another program with our uid would share the port unnoticed
+                _open(address, port, shared=False).close()
+            while len(ours) < slots:
+                ours.append(_open(address, port, shared=True).detach())
+                fresh.append(ours[-1])
+            row = [ListenSocket(fd, address, port, source) for fd in ours]
+            covered = [old for old in held if old.port == port and _within(old.address, address, places, port)]
+            row += [ListenSocket(old.fd, old.address, port, source) for old in covered]
+            for number, listening in enumerate(row):
+                rows[number % slots].append(listening)
+    except StartError:
+        for fd in fresh:
+            os.close(fd)
+        raise
+    return rows
+
+
+def _within(old: str, everywhere: str, places: set[tuple[str, int]], port: int) -> bool:
+    """Whether the address *old* is listened on no more by itself, but as part of *everywhere*: its socket stays, for those who wait in it."""
+    return everywhere == EVERYWHERE[6 if ":" in old else 4] and (old, port) not in places
 
 
 def _open(address: str, port: int, *, shared: bool) -> socket.socket:

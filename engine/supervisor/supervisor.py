@@ -7,24 +7,29 @@ import selectors
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+import msgspec
 import setproctitle
 
 from engine import __version__
 from engine.clock import monotonic_s
-from engine.control import Child, Status, Stopping
-from engine.log import EventLog
+from engine.control import Child, Reloaded, Status, Stopping, tell_spool
+from engine.errors import RemoteProtocolError, StartError
+from engine.log import EventLog, escape
 from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells
-from engine.supervisor import spooldir
-from engine.supervisor.desk import Desk
+from engine.supervisor import ground, signals, spooldir
+from engine.supervisor.configuration import Options
+from engine.supervisor.desk import Answer, Desk
+from engine.supervisor.generation import Generation, Wanted, free, succession
+from engine.supervisor.reload import examine
 from engine.supervisor.slots import Slot, Timing
+from engine.supervisor.sockets import bind
 from engine.supervisor.spawn import spawn
 from engine.supervisor.systemd import Notifier
 from engine.supervisor.takeover import Takeover
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
 STOP_ORDER = ("listener", "mover", "delivery", "sink", "accounting", "spool")
 TICK_S = 1.0
@@ -33,10 +38,14 @@ BOOTING_TICK_S = 0.05  # while somebody has not beaten yet: first heartbeats are
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """All that is decided before the first child starts."""
+    """All that is decided before the first child starts; a reload changes slots and generation."""
 
     slots: list[Slot]  # in start order
-    config_fd: int
+    generation: Generation  # the configuration in force
+    options: Options
+    modules: dict[str, str]  # whose run() is a role
+    workers: Callable[[int, int], tuple[int, int]]
+    rows: int  # of counters and heartbeats
     lock_fd: int
     counters_fd: int
     heartbeat_fd: int
@@ -44,15 +53,15 @@ class Plan:
     spool_listener: socket.socket
     control_listener: socket.socket
     log_path: str
-    shutdown_timeout_s: float
     log_mode: int = 0o640
-    delivery_workers: int = 1  # what config.slots() was asked with
-    listening: list[tuple[str, int]] = field(default_factory=list)
-    state_dir: str = ""
-    port_offset: int = 0
     uid: int = -1
     gid: int = -1
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def shutdown_timeout_s(self) -> float:
+        """How long a stop waits, and every process that a reload replaces."""
+        return self.generation.config.server.shutdown_timeout_s
 
 
 class Supervisor:
@@ -70,14 +79,21 @@ class Supervisor:
         self._exit_code = 0
         self._announced = False
         self._hurried = False
+        self._reloading = False
         self._stop_by_s = 0.0
         self._lifeline = os.pipe2(os.O_CLOEXEC)
-        self._beats = heartbeat_cells(plan.heartbeat_fd, len(plan.slots))
-        self._counts = tuple(view.cast("i") for view in counter_rows(plan.counters_fd, len(plan.slots)))
+        self._beats = heartbeat_cells(plan.heartbeat_fd, plan.rows)
+        self._counts = tuple(view.cast("i") for view in counter_rows(plan.counters_fd, plan.rows))
         self._selector = selectors.DefaultSelector()
         self._takeover = Takeover(self._selector)
-        self._desk = Desk(self._selector, plan.control_listener, {"status": lambda: (self.status(), False), "stop": self._asked_to_stop})
-        self._signals = _signals_into(self._selector, self._on_signal)
+        answers: dict[str, Answer] = {
+            "status": lambda: (self.status(), False),
+            "stop": self._asked_to_stop,
+            "diff": lambda: (self.reload(only_look=True), False),
+            "reload": lambda: (self.reload(), False),
+        }
+        self._desk = Desk(self._selector, plan.control_listener, answers)
+        self._signals = signals.into(self._selector, self._on_signal)
 
     def run(self) -> int:
         """Until every child has ended after a stop; the exit code."""
@@ -86,6 +102,7 @@ class Supervisor:
         while True:
             now_s = monotonic_s()
             self._reap(now_s)
+            self._succeed(now_s)
             if self.stopping and not any(slot.pid for slot in self._slots):
                 break
             self._observe(now_s)
@@ -115,8 +132,8 @@ class Supervisor:
                 counts[slot.row] = 0
             was_ready = slot.ready
             slot.ended(now_s, self.plan.timing)
-            how = f"signal={_signal_name(-code)}" if code < 0 else f"exit={code}"
-            again = "" if self.stopping else f" next start in {max(0.0, slot.not_before_s - now_s):.1f} s"
+            how = f"signal={signals.name(-code)}" if code < 0 else f"exit={code}"
+            again = "" if self.stopping or slot.retiring else f" next start in {max(0.0, slot.not_before_s - now_s):.1f} s"
             self.log.event("ended", f"{slot.name} pid={pid} {how} lived={lived_s:.1f}s{again}")
             if code == os.EX_CONFIG and not was_ready and not self._announced:
                 self._give_up(slot)
@@ -138,10 +155,10 @@ class Supervisor:
             if slot.hung(now_s, self.plan.timing):
                 self.log.event("hung", f"{slot.name} pid={slot.pid} made no progress for {now_s - slot.progress_s:.0f} s: killed")
                 slot.progress_s = now_s
-                _signal(slot.pid, signal.SIGKILL)
+                signals.send(slot.pid, signal.SIGKILL)
         if not self._announced and all(slot.ready for slot in self._slots):
             self._announced = True
-            where = " ".join(f"{address}:{port}" for address, port in self.plan.listening)
+            where = " ".join(self._listening())
             self.log.event("ready", where)
             self._say(f"ready: {where}")
             self._notifier.ready(f"{len(self._slots)} processes, listening on {where}")
@@ -153,7 +170,7 @@ class Supervisor:
         spool_works = all(slot.worked for slot in self._slots if slot.role == "spool")
         changed = False
         for slot in self._slots:
-            if slot.pid or slot.not_before_s > now_s or not (spool_works or slot.role == "spool"):
+            if not self._may_start(slot) or slot.not_before_s > now_s or not (spool_works or slot.role == "spool"):
                 continue
             self._beats[slot.row] = 0
             try:
@@ -167,6 +184,10 @@ class Supervisor:
         if changed:
             self._record()
 
+    def _may_start(self, slot: Slot) -> bool:
+        """Whether a process is wanted there and missing, and no predecessor of another configuration lives."""
+        return not slot.pid and not slot.retiring and not any(before in self._slots for before in slot.after)
+
     def _record(self) -> None:
         """Write down our processes; without the record a later start waits longer and refuses, so a full disk is only logged."""
         processes = [(spooldir.SUPERVISOR, os.getpid())] + [(slot.name, slot.pid) for slot in self._slots if slot.pid]
@@ -176,7 +197,8 @@ class Supervisor:
             self.log.event("cannot-record", f"{self.plan.spool_path}: {error.strerror}")
 
     def _birth(self, slot: Slot) -> Birth:
-        plan = self.plan
+        plan, born = self.plan, slot.generation
+        assert born is not None
         return Birth(
             role=slot.role,
             index=slot.index,
@@ -184,24 +206,24 @@ class Supervisor:
             title=f"engine: {slot.title or slot.name}",
             supervisor_pid=os.getpid(),
             row=slot.row,
-            rows=len(self._slots),
-            config_fd=plan.config_fd,
+            rows=plan.rows,
+            config_fd=born.config_fd,
             lifeline_fd=self._lifeline[0],
             lock_fd=plan.lock_fd,
             counters_fd=plan.counters_fd,
             heartbeat_fd=plan.heartbeat_fd,
             spool_listener_fd=plan.spool_listener.fileno() if slot.role == "spool" else -1,
             sockets=slot.sockets,
-            listening=plan.listening,
+            listening=born.listening,
             spool_path=plan.spool_path,
             source_path=slot.source_path,
             source_lock_fd=slot.source_lock_fd,
             spool_socket=spooldir.spool_socket(plan.spool_path),
             log_path=plan.log_path,
-            state_dir=plan.state_dir,
-            port_offset=plan.port_offset,
+            state_dir=plan.options.state_dir,
+            port_offset=plan.options.port_offset,
             workers=sum(other.role == slot.role for other in self._slots),
-            delivery_workers=plan.delivery_workers,
+            delivery_workers=born.delivery_workers,
             uid=plan.uid,
             gid=plan.gid,
         )
@@ -211,7 +233,7 @@ class Supervisor:
     def _mind_doors(self, now_s: float) -> None:
         """Answer on the sockets of slots that nobody serves, and stop when somebody does."""
         for slot in self._slots:
-            if not slot.sockets:
+            if not slot.sockets or slot.retiring or (not slot.ready and self._others_serve()):
                 continue
             at_s = slot.unattended_at(self._born_s, self.plan.timing)
             wanted = at_s is not None and at_s <= now_s and not self.stopping
@@ -223,6 +245,118 @@ class Supervisor:
             else:
                 self._takeover.end(slot.name)
                 self.log.event("handback", slot.name)
+
+    def _others_serve(self) -> bool:
+        """Whether listeners of an older configuration still take what comes in."""
+        return any(slot.retiring and slot.role == "listener" and slot.ready and not slot.told for slot in self._slots)
+
+    def _held(self) -> dict[int, ListenSocket]:
+        return {listening.fd: listening for slot in self._slots for listening in slot.sockets}
+
+    def _keep_sockets(self, wanted: Collection[int]) -> None:
+        """Close every listening socket that is not *wanted*: its port is refused as soon as no listener has it any more."""
+        for fd in self._held().keys() - set(wanted):
+            os.close(fd)
+        for slot in self._slots:
+            slot.sockets = [listening for listening in slot.sockets if listening.fd in wanted]
+
+    def _listening(self) -> list[str]:
+        return [f"{address}:{port}" for address, port in self.plan.generation.listening]
+
+    # --- another configuration -----------------------------------------------------------------------------------------------------
+
+    def reload(self, only_look: bool = False) -> Reloaded:
+        """Read the configuration again and begin to apply it, or *only_look* at what that would change.  Whatever is wrong, everything runs on."""
+        if self.stopping:
+            raise RemoteProtocolError("the engine is stopping: nothing is reloaded")
+        plan = self.plan
+        try:
+            answer, now = examine(plan.generation, plan.options, plan.workers)
+            if now is not None and only_look:
+                os.close(now.config_fd)
+            elif now is not None:
+                answer = self._change_to(now, answer)
+        except Exception as error:  # noqa: BLE001 - no configuration, whatever it trips over, stops a running engine
+            answer = Reloaded(plan.options.conf, False, [f"{type(error).__name__}: {error}"], [])
+        if not only_look:
+            for line in answer.problems if not answer.good else []:
+                self.log.event("reload", escape(f"refused: {line}", 1000))
+            for change in answer.changes if answer.good else []:
+                self.log.event("reload", escape(f"generation={answer.generation} {change}", 1000))
+            if answer.good and not answer.generation:
+                self.log.event("reload", "nothing has changed")
+        return answer
+
+    def _change_to(self, now: Generation, answer: Reloaded) -> Reloaded:
+        """Put *now* in force: all that can fail comes first."""
+        server, plan = now.config.server, self.plan
+        change = succession(self._slots, now)
+        try:
+            if len(self._slots) + len(change.come) > plan.rows:
+                raise StartError(f"{len(self._slots)} processes live and {len(change.come)} more would be too many: wait until some have drained")
+            ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
+            ground.accounting(now.config.acct_files, plan.uid, plan.gid)
+            doors = self._bind_for(now, {child.role for child in change.come})
+        except (StartError, OSError) as error:
+            os.close(now.config_fd)
+            return msgspec.structs.replace(answer, good=False, problems=[str(error)])
+        plan.generation = now
+        for slot in change.stay:
+            slot.generation = now
+        for slot in change.go:
+            slot.retiring = True
+        for child in change.come:
+            new = self._slot_for(child, now)
+            if child.role in doors:
+                new.sockets = doors[child.role][child.index]
+            self._slots.append(new)
+        self._reloading = True
+        self._notifier.reloading()
+        tell_spool(spooldir.spool_socket(plan.spool_path), {"q": "room", "min_free_bytes": now.config.spool.min_free_space_bytes})
+        self._succeed(monotonic_s())
+        going, coming = [slot.name for slot in change.go], [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
+        return msgspec.structs.replace(answer, generation=now.number, stopping=going, starting=coming)
+
+    def _bind_for(self, now: Generation, roles: set[str]) -> dict[str, list[list[ListenSocket]]]:
+        """The sockets of the new children of *roles*, by role and index; StartError, and then none is left behind."""
+        held = self._held()
+        doors: dict[str, list[list[ListenSocket]]] = {}
+        try:
+            for role, where, count in (("listener", now.where, now.listeners), ("sink", now.sink, 1)):
+                if role in roles:
+                    doors[role] = bind(where, count, list(held.values()))
+        except StartError:
+            for fd in {listening.fd for rows in doors.values() for row in rows for listening in row} - held.keys():
+                os.close(fd)
+            raise
+        return doors
+
+    def _slot_for(self, child: Wanted, now: Generation) -> Slot:
+        """A slot without a process.  Listeners come beside the old ones, so under other numbers; others after them, under their own."""
+        if child.role == "listener":
+            index, after = free(slot.index for slot in self._slots if slot.role == child.role), []
+        else:
+            index, after = child.index, [slot for slot in self._slots if slot.retiring and slot.role == child.role]
+        row = free(slot.row for slot in self._slots)
+        return Slot(child.role, index, self.plan.modules[child.role], row, child.title, generation=now, basis=child.basis, after=after)
+
+    def _succeed(self, now_s: float) -> None:
+        """Take a reload further: who is not needed any more is told to drain, who has ended is forgotten."""
+        if not self._reloading:
+            return
+        relieved = all(slot.ready for slot in self._slots if slot.role == "listener" and not slot.retiring)
+        if relieved:
+            self._keep_sockets({listening.fd for slot in self._slots if not slot.retiring for listening in slot.sockets})
+        for slot in [slot for slot in self._slots if slot.retiring]:
+            if not slot.pid:
+                self._takeover.end(slot.name)
+                self._slots.remove(slot)
+            elif not slot.told and (slot.role != "listener" or relieved):
+                self._tell(slot, now_s + self.plan.shutdown_timeout_s)
+        if not self.stopping and all(slot.ready and not slot.retiring for slot in self._slots):
+            self._reloading = False
+            self.log.event("reloaded", f"generation={self.plan.generation.number} listening on {' '.join(self._listening())}")
+            self._notifier.ready(f"{len(self._slots)} processes, listening on {' '.join(self._listening())}")
 
     # --- ending --------------------------------------------------------------------------------------------------------------------
 
@@ -237,8 +371,7 @@ class Supervisor:
         self._notifier.stopping(self.plan.shutdown_timeout_s + len(STOP_ORDER) * self.plan.timing.least_drain_s)
         for slot in self._slots:  # refused connections go elsewhere; what is in the listeners' own accept queues they still serve
             self._takeover.end(slot.name)
-            _close(slot.sockets)
-            slot.sockets = []
+        self._keep_sockets(())
 
     def _hurry(self) -> None:
         if self._hurried:
@@ -266,12 +399,12 @@ class Supervisor:
             else:
                 self.log.event("killed", f"{slot.name} pid={slot.pid} did not end in time")
                 slot.kill_at_s = now_s + TICK_S  # once more, should the kernel take its time
-                _signal(slot.pid, signal.SIGKILL)
+                signals.send(slot.pid, signal.SIGKILL)
 
     def _tell(self, slot: Slot, kill_at_s: float) -> None:
         slot.told += 1
         slot.kill_at_s = kill_at_s
-        _signal(slot.pid, signal.SIGTERM)
+        signals.send(slot.pid, signal.SIGTERM)
 
     def _end(self) -> int:
         """Everybody is gone: leave nothing behind that looks like a running engine."""
@@ -300,7 +433,7 @@ class Supervisor:
             self.log.reopen()
             self.log.event("reopened", "the log (the other processes do so by themselves, within a second)")
         elif number == signal.SIGHUP:
-            self.log.event("ignored", "SIGHUP: a changed configuration applies after engine stop and start")
+            self.reload()
 
     def _asked_to_stop(self) -> tuple[object, bool]:
         self.stop()
@@ -313,13 +446,15 @@ class Supervisor:
             version=__version__,
             pid=os.getpid(),
             uptime_s=round(now_s - self._born_s, 1),
-            ready=all(slot.ready for slot in self._slots) and not self.stopping,
+            ready=all(slot.ready or slot.retiring for slot in self._slots) and not self.stopping,
             stopping=self.stopping,
             spool=self.plan.spool_path,
             spool_socket=spooldir.spool_socket(self.plan.spool_path),
-            listening=[f"{address}:{port}" for address, port in self.plan.listening],
+            listening=self._listening(),
             turned_away=self._takeover.answered,
             children=[self._child(slot, now_s) for slot in self._slots],
+            generation=self.plan.generation.number,
+            reloading=self._reloading,
         )
 
     def _child(self, slot: Slot, now_s: float) -> Child:
@@ -345,51 +480,11 @@ class Supervisor:
             return BOOTING_TICK_S
         times = [slot.kill_at_s for slot in self._slots if slot.pid and slot.kill_at_s]
         if not self.stopping:
-            times += [slot.not_before_s for slot in self._slots if not slot.pid]
+            times += [slot.not_before_s for slot in self._slots if self._may_start(slot)]
         for slot in self._slots:
+            if slot.retiring or self._others_serve():
+                continue
             at_s = slot.unattended_at(self._born_s, self.plan.timing) if slot.sockets else None
             if at_s is not None and not self._takeover.holds(slot.name):
                 times.append(at_s)
         return max(0.0, min([TICK_S] + [at_s - now_s for at_s in times]))
-
-
-def _signals_into(selector: selectors.BaseSelector, handle: Callable[[int], None]) -> tuple[socket.socket, socket.socket]:
-    """Make signals readable like messages: the interpreter writes their numbers into a socket of the loop."""
-    reading, writing = socket.socketpair()
-    reading.setblocking(False)
-    writing.setblocking(False)
-
-    def read(_events: int) -> None:
-        try:
-            numbers = reading.recv(4096)
-        except BlockingIOError:
-            return
-        for number in numbers:
-            handle(number)
-
-    selector.register(reading, selectors.EVENT_READ, read)
-    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    for number in SIGNALS:
-        signal.signal(number, lambda _number, _frame: None)
-    return reading, writing
-
-
-def _signal_name(number: int) -> str:
-    """`SIGKILL`; real-time signals have no name of their own."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
-def _signal(pid: int, number: int) -> None:
-    """Signal a child that we have not waited for yet, so its pid is still its own."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:  # gone: the next turn waits for it
-        return
-
-
-def _close(sockets: Iterable[ListenSocket]) -> None:
-    for listening in sockets:
-        os.close(listening.fd)

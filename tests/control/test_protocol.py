@@ -6,7 +6,9 @@ import pytest
 
 from engine.control.protocol import (
     COMMANDS,
+    Changed,
     Child,
+    Reloaded,
     Request,
     Response,
     Status,
@@ -26,7 +28,11 @@ EVENT = Event(1, "tq", "4.4.1 connect failed", "", "192.0.2.1", "mx (192.0.2.2)"
 STANDING = Standing("queue-out", "20 open", LIMIT, 1, 2, 3, 4, EVENT)
 VIEW = QueueView(1, "d.example/v", "sending", 2, 1, 1, 0, 0, 9, EVENT)
 CONNECTION = ConnectionView("d.example/v", "sending", "the reply to RCPT", "192.0.2.1", "mx", "192.0.2.2", 25, 3, "id", 1, 2)
+CHANGED = Changed("domain", "*", "max-smtp-out", "1", "2")
+RELOADED = Reloaded("/etc/engine.conf", True, ["a:1:1: warning: b"], [CHANGED], 3, ["listener/0"], ["listener/1"], 2)
 ANSWERS = {
+    "diff": Reloaded("/etc/engine.conf", False, ["a:1:1: error: b"], []),
+    "reload": RELOADED,
     "status": Status("0.1.0", 1, 2.0, True, False, "/spool", "/spool/run/spool.sock", ["127.0.0.1:25"], 0, [CHILD]),
     "stop": Stopping(1, 60.0),
     "slot": SlotView("delivery/0", 1, 2, 3, 20_000, 4, 1, 0, False, True, 5, 6),

@@ -471,7 +471,8 @@ def test_torn_and_foreign_files_are_told_apart_at_start(spool: Spool) -> None:
     assert spool.files() == sorted([*left, "README"])
 
 
-def test_a_successor_waits_for_the_last_words_of_who_was_killed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [0, 3])  # of the queue's owner under the same configuration, or another one
+def test_a_successor_waits_for_the_last_words_of_who_was_killed(spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     listening = listener(spool)
     for _ in range(4):
         put(listening, "a/v")
@@ -482,7 +483,7 @@ def test_a_successor_waits_for_the_last_words_of_who_was_killed(spool: Spool, mo
     slot.socket.close()
     successor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     successor.connect(str(spool.base / "socket"))
-    successor.sendall(wire.frame(wire.Hello("delivery", 0, ["v"], False)))
+    successor.sendall(wire.frame(wire.Hello("delivery", number, ["v"], False)))
     successor.settimeout(0)
     welcomed = False
     for _ in range(50):
@@ -495,6 +496,22 @@ def test_a_successor_waits_for_the_last_words_of_who_was_killed(spool: Spool, mo
     assert welcomed
     assert spool.rows() == []  # what it reads now, nobody else settles
     successor.close()
+
+
+def test_an_owner_of_other_queues_is_not_waited_for(spool: Spool) -> None:
+    first = Worker(spool, "delivery", ("v",))
+    second = Worker(spool, "delivery", ("w",), index=1)
+    assert first.epoch
+    assert second.epoch
+
+
+def test_the_room_to_keep_can_be_told(spool: Spool) -> None:
+    teller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    teller.connect(str(spool.base / "socket"))
+    teller.sendall(wire.frame(wire.Hello("control", 0, [], False)) + wire.frame({"q": "room", "min_free_bytes": 12345}))
+    teller.close()  # waits for nothing, as the supervisor
+    spool.step()
+    assert spool.service.space.min_free_bytes == 12345
 
 
 def test_an_attempt_to_resume_that_was_given_up_costs_no_epoch(spool: Spool) -> None:

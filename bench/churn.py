@@ -43,7 +43,7 @@ class Scale:
 
     messages: int = 2_000_000
     segment_bytes: int = 8 << 20
-    lull_s: float = 2.0  # stillness after each hour of the night
+    lull_s: float = 2.0  # stillness after each hour of the night, half of it in the next morning
     seed: int = 1
     restarts: bool = True
 
@@ -74,7 +74,7 @@ class Churn:
         self._spool_cpu_s = 0.0
 
     async def run(self, console: Console) -> None:
-        """All 24 hours, then until the last has left; Faulty."""
+        """All 24 hours, and on until the last has left; Faulty."""
         began_s = time.monotonic()
         columns = (BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal) as bars:
@@ -106,8 +106,9 @@ class Churn:
         world = self.world
         all_left = self._all_left
         while not all_left():
-            for number in sorted(world.waiting):
+            for number in sorted(world.waiting):  # the hours of the next morning
                 await self._release(number)
+                await asyncio.sleep(scale.lull_s / 2)
             await world.until(lambda: world.waiting or all_left(), "the end of the day")
         for worker in (*self.listeners, *self.slots):
             await worker.link.drain()

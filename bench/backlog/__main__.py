@@ -26,7 +26,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated: " + ", ".join(PARTS))
     parser.add_argument("--messages", type=int, default=scale.messages, help="of part deferred")
     parser.add_argument("--due", type=int, default=scale.due, help="recipients of part due")
-    parser.add_argument("--due-domains", type=int, default=scale.due_domains, help="domains of its second half")
+    parser.add_argument("--due-domains", default=",".join(map(str, scale.due_domains)), help="over how many domains they are spread, one run each")
     parser.add_argument("--expired", type=int, default=scale.expired, help="recipients of part expired")
     parser.add_argument("--domains", type=int, default=scale.domains, help="destinations of parts domains and dead")
     parser.add_argument("--per-domain", type=int, default=scale.per_domain, help="messages for each in part domains")
@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if unknown := [part for part in parts if part not in PARTS]:
         raise SystemExit(f"--parts: {', '.join(unknown)}: not among {', '.join(PARTS)}")
     scale = Scale(
-        messages=given.messages, expired=given.expired, due=given.due, due_domains=given.due_domains,
+        messages=given.messages, expired=given.expired, due=given.due, due_domains=tuple(map(int, given.due_domains.split(","))),
         domains=given.domains, per_domain=given.per_domain, size_bytes=given.size,
         retry_s=given.retry, bounce_s=given.bounce, burst=given.burst, watch_s=given.watch, deadline_s=given.deadline,
     )  # fmt: skip

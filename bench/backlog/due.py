@@ -13,10 +13,10 @@ RECIPIENTS_A_MESSAGE = 100
 
 
 def due(stage: Stage, report: Report) -> None:
-    """In one domain, then in many: a stop and a kill -9, each followed by a start, then they may leave."""
+    """In so many domains, one after the other: a stop and a kill -9, each followed by a start, then they may leave."""
     with ExitStack() as running:
         sink: Sink | None = None
-        for domains in (1, stage.scale.due_domains):
+        for domains in stage.scale.due_domains:
             if sink is not None:
                 sink.stop()
                 stage.close_dead_host()

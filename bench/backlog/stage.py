@@ -53,7 +53,7 @@ class Scale:
     messages: int = 300_000
     expired: int = 100_000
     due: int = 1_000_000
-    due_domains: int = 1_000
+    due_domains: tuple[int, ...] = (1, 1_000)
     domains: int = 10_000
     per_domain: int = 10
     size_bytes: int = 1024

@@ -10,7 +10,8 @@ from bench.backlog import run
 from bench.backlog.stage import Report, Scale
 
 SMALL = Scale(
-    messages=3_000, expired=1_000, due=5_000, due_domains=20, domains=200, per_domain=5, retry_s=1, bounce_s=6, watch_s=3, deadline_s=60, patience=5.0
+    messages=3_000, expired=1_000, due=5_000, due_domains=(1, 20), domains=200, per_domain=5, retry_s=1, bounce_s=6, watch_s=3,
+    deadline_s=60, patience=5.0,
 )  # fmt: skip
 
 

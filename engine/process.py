@@ -11,6 +11,7 @@ import importlib
 import mmap
 import os
 import signal
+from collections.abc import Callable
 
 import msgspec
 import setproctitle
@@ -18,7 +19,8 @@ import setproctitle
 from engine.errors import EngineError, StartError
 from engine.fastpath import shared_add
 
-HEARTBEAT_ROW_BYTES = 8  # int64 progress
+TRAFFIC_CELLS = 4  # messages, recipients, bytes, most connections at once: int64 each
+HEARTBEAT_ROW_BYTES = 8 * (1 + TRAFFIC_CELLS)  # int64 progress, and the traffic
 FDS_PER_CONNECTION = 2  # its socket, and the file of a large body
 
 _CODECS = ("ascii", "latin_1", "utf_8", "idna", "punycode", "utf_16", "base64_codec")
@@ -137,17 +139,41 @@ class Heartbeat:
 
 def heartbeat_cells(fd: int, rows: int) -> memoryview:
     """The shared heartbeats as int64 cells, one per row."""
-    return memoryview(mmap.mmap(fd, rows * HEARTBEAT_ROW_BYTES)).cast("q")
+    return memoryview(mmap.mmap(fd, rows * HEARTBEAT_ROW_BYTES)).cast("q")[:rows]
+
+
+def traffic_cells(fd: int, rows: int) -> memoryview:
+    """The shared traffic as int64 cells, TRAFFIC_CELLS per row."""
+    return memoryview(mmap.mmap(fd, rows * HEARTBEAT_ROW_BYTES)).cast("q")[rows:]
+
+
+class Traffic:
+    """What this process has taken in or sent, for the supervisor to add up.  The hot path counts in attributes of its own; a tick puts them here."""
+
+    def __init__(self, birth: Birth) -> None:
+        self._cells = traffic_cells(birth.heartbeat_fd, birth.rows)[birth.row * TRAFFIC_CELLS : (birth.row + 1) * TRAFFIC_CELLS]
+
+    def put(self, messages: int, recipients: int, size_bytes: int) -> None:
+        """So much since this process began."""
+        cells = self._cells
+        cells[0], cells[1], cells[2] = messages, recipients, size_bytes
+
+    def top(self, connections: int) -> None:
+        """So many connections were open at once, over all processes."""
+        if connections > self._cells[3]:
+            self._cells[3] = connections
 
 
 class SharedCount:
     """A count with one limit over all processes, exact: each process adds to its own row and sums them all."""
 
-    def __init__(self, buffer: memoryview, row: int, limit: int) -> None:
-        """*buffer*: one int32 per process, shared; *limit* 0 is none."""
+    def __init__(self, buffer: memoryview, row: int, limit: int, on_top: Callable[[int], None] | None = None) -> None:
+        """*buffer*: one int32 per process, shared; *limit* 0 is none; *on_top* hears of every new highest sum that this process has made."""
         self._buffer = buffer
         self._row = row
         self.limit = limit
+        self._top = 0
+        self._on_top = on_top
 
     def take(self) -> bool:
         """Count one more if that stays within the limit.  Two takers at the limit may both be refused, never both be let in."""
@@ -155,6 +181,10 @@ class SharedCount:
         if self.limit and total > self.limit:
             shared_add(self._buffer, self._row, -1)
             return False
+        if total > self._top:
+            self._top = total
+            if self._on_top is not None:
+                self._on_top(total)
         return True
 
     def give(self) -> None:
@@ -176,9 +206,13 @@ def counter_rows(fd: int, rows: int) -> tuple[memoryview, memoryview]:
 
 def incoming(birth: Birth, limit: int) -> SharedCount:
     """The count of open SMTP sessions over all listeners; *limit* is total-max-smtp-in."""
-    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[0], birth.row, limit)
+    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[0], birth.row, limit, _on_top(birth))
 
 
 def outgoing(birth: Birth, limit: int) -> SharedCount:
     """The count of open connections over all delivery slots; *limit* is total-max-smtp-out."""
-    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[1], birth.row, limit)
+    return SharedCount(counter_rows(birth.counters_fd, birth.rows)[1], birth.row, limit, _on_top(birth))
+
+
+def _on_top(birth: Birth) -> Callable[[int], None] | None:
+    return Traffic(birth).top if birth.heartbeat_fd >= 0 else None

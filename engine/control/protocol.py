@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from engine.control.views import Detail, Part, Reason, SlotView
+from engine.control.views import Detail, Part, Reason, SlotView, TrafficTable
 from engine.errors import RemoteProtocolError
 
 MAX_LINE_BYTES = 1 << 20
@@ -41,6 +41,7 @@ class Status(msgspec.Struct, frozen=True):
     children: list[Child]
     generation: int = 1  # of the configuration: each reload makes the next
     reloading: bool = False  # processes of an older one still drain, or of the newest one start
+    traffic: TrafficTable | None = None
 
 
 class Stopping(msgspec.Struct, frozen=True):

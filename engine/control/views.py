@@ -118,3 +118,48 @@ class SlotView(msgspec.Struct, frozen=True):
     spool_connected: bool
     names_cached: int
     names_pending: int
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """What went one way."""
+
+    rcp: int
+    msg: int
+    kb: float
+
+
+class Period(msgspec.Struct, frozen=True, rename={"inward": "in", "outward": "out"}):
+    """What came in and went out in some time."""
+
+    inward: Flow
+    outward: Flow
+
+
+class ConnectionCount(msgspec.Struct, frozen=True):
+    """SMTP connections one way: now, and at most at once since the start."""
+
+    cur: int
+    top: int
+
+
+class TrafficTable(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "last_hour": "lastHr",
+        "top_hour": "topPerHr",
+        "last_minute": "lastMin",
+        "top_minute": "topPerMin",
+        "connections_in": "smtpIn",
+        "connections_out": "smtpOut",
+    },
+):
+    """PowerMTA's traffic table; its names in JSON are those that monitoring reads there."""
+
+    total: Period
+    last_hour: Period
+    top_hour: Period
+    last_minute: Period
+    top_minute: Period
+    connections_in: ConnectionCount
+    connections_out: ConnectionCount

@@ -26,7 +26,7 @@ from engine.delivery.slot import Slot
 from engine.delivery.sources import Sources, local_addresses
 from engine.dns import Resolver, system_servers
 from engine.log import EventLog, escape
-from engine.process import Birth
+from engine.process import Birth, Traffic
 from engine.scheduler.clockstep import StepGuard
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
@@ -47,6 +47,7 @@ class _Worker:
         self._birth = birth
         self._config = config
         self._log = EventLog(birth.log_path, birth.name)
+        self._traffic = Traffic(birth)
         self._slot: Slot | None = None
         self._drained = asyncio.Event()
         self._deadline_s = 0.0  # of draining
@@ -129,6 +130,7 @@ class _Worker:
         sweep_at_s = 0.0
         while not self._stopped:
             slot.tick()
+            self._count(slot)
             self._log.flush()
             if monotonic_s() > sweep_at_s:
                 sweep_at_s = monotonic_s() + SWEEP_S
@@ -142,6 +144,11 @@ class _Worker:
                 continue
             self._drained.clear()
         slot.stop("the engine stops")
+        self._count(slot)
+
+    def _count(self, slot: Slot) -> None:
+        settler = slot.settler
+        self._traffic.put(settler.sent_messages, settler.sent_recipients, settler.sent_bytes)
 
     def _announced(self, numbers: list[int], stamp_ms: int) -> None:
         if self._slot is not None:  # before, the search at start will find them

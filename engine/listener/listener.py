@@ -13,7 +13,7 @@ from engine.listener.refusals import RefusalLog
 from engine.log import EventLog
 from engine.mail.reply import Reply
 from engine.policy.routing import BY_SOURCE_IP
-from engine.process import ListenSocket, SharedCount
+from engine.process import ListenSocket, SharedCount, Traffic
 from engine.reception import Reception
 from engine.smtp.server import ServerLimits
 from engine.stream import Streams
@@ -28,8 +28,17 @@ BACKLOG: Final = 1024
 class Listener:
     """The listening side of one process; everything happens in its loop."""
 
-    def __init__(self, reception: Reception, log: EventLog, sockets: list[ListenSocket], incoming: SharedCount, max_connections: int) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        log: EventLog,
+        sockets: list[ListenSocket],
+        incoming: SharedCount,
+        max_connections: int,
+        traffic: Traffic | None = None,
+    ) -> None:
         """*incoming* counts sessions over all processes (total-max-smtp-in); *max_connections* is what our own file descriptors allow."""
+        self._traffic = traffic
         self.reception = reception
         self.log = log
         self.refusals = RefusalLog(log)
@@ -145,8 +154,14 @@ class Listener:
         self._sweep()
         self._admit_waiting()  # another process may have given its slots back
         self.reception.tick()
+        self.count()
         self.refusals.tick()
         self.log.flush()
+
+    def count(self) -> None:
+        """Tell the supervisor how much has come in."""
+        if self._traffic is not None:
+            self._traffic.put(self.reception.taken_messages, self.reception.taken_recipients, self.reception.taken_bytes)
 
     def _sweep(self) -> None:
         for connection in tuple(self._connections):

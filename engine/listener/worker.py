@@ -15,7 +15,7 @@ from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
 from engine.log import EventLog, escape
-from engine.process import FDS_PER_CONNECTION, Birth, incoming
+from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming
 from engine.reception import Reception
 from engine.spool import SegmentWriter, SpoolLink
 
@@ -53,7 +53,7 @@ async def _serve(birth: Birth, config: Config) -> int:
         min_free = config.spool.min_free_space_bytes
         segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
         reception = Reception(config, link, segments, log)
-        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections())
+        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections(), Traffic(birth))
         listener.open()
         gc.collect()
         gc.freeze()
@@ -65,7 +65,9 @@ async def _serve(birth: Birth, config: Config) -> int:
         if lost.done():
             listener.stop()
             return os.EX_TEMPFAIL
-        return await _finish(link, segments, log)
+        status = await _finish(link, segments, log)
+        listener.count()
+        return status
     finally:
         link.close()
         log.close()

@@ -276,6 +276,9 @@ class Intake:
 
         def done(reason: str | None) -> None:
             if reason is None:
+                reception.taken_messages += 1
+                reception.taken_recipients += len(recipients)
+                reception.taken_bytes += body.size_bytes
                 reception.log.event(
                     "accepted",
                     f"id={shown_id} queue={recipients[0].queue} ({len(recipients)} rcpts) client={origin.ip} helo={origin.helo} "

@@ -71,6 +71,9 @@ class Reception:
         self.software = f"engine v{__version__}"
         self.held_bytes = 0  # contents and recipients of messages that are still coming
         self.disk_low = False  # a message was refused for that since the last tick
+        self.taken_messages = 0  # that are durable; likewise their recipients and the bytes of their bodies
+        self.taken_recipients = 0
+        self.taken_bytes = 0
         self._deliver_only = config.spool.deliver_only
         self.machine_full = False  # more of the machine's memory is in use than max-memory-usage-percent, as of the last tick
         self.denied = DENIED_FOR_NOW if config.server.relay_debug else DENIED

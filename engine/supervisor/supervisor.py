@@ -18,7 +18,7 @@ from engine.clock import monotonic_s
 from engine.control import Child, Reloaded, Status, Stopping, tell_spool
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
-from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells
+from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells, traffic_cells
 from engine.supervisor import ground, signals, spooldir
 from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
@@ -29,6 +29,7 @@ from engine.supervisor.sockets import bind
 from engine.supervisor.spawn import spawn
 from engine.supervisor.systemd import Notifier
 from engine.supervisor.takeover import Takeover
+from engine.supervisor.traffic import Traffic
 
 # Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
 STOP_ORDER = ("listener", "mover", "delivery", "sink", "accounting", "spool")
@@ -84,6 +85,7 @@ class Supervisor:
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._beats = heartbeat_cells(plan.heartbeat_fd, plan.rows)
         self._counts = tuple(view.cast("i") for view in counter_rows(plan.counters_fd, plan.rows))
+        self._traffic = Traffic(traffic_cells(plan.heartbeat_fd, plan.rows), self._born_s)
         self._selector = selectors.DefaultSelector()
         self._takeover = Takeover(self._selector)
         answers: dict[str, Answer] = {
@@ -130,6 +132,7 @@ class Supervisor:
             lived_s = slot.age_s(now_s)
             for counts in self._counts:
                 counts[slot.row] = 0
+            self._traffic.ended(slot.role, slot.row)
             was_ready = slot.ready
             slot.ended(now_s, self.plan.timing)
             how = f"signal={signals.name(-code)}" if code < 0 else f"exit={code}"
@@ -146,7 +149,8 @@ class Supervisor:
         self._hurry()
 
     def _observe(self, now_s: float) -> None:
-        """Read the heartbeats; kill who holds its loop."""
+        """Read the heartbeats and the traffic; kill who holds its loop."""
+        self._traffic.sample(self._rows(), now_s)
         for slot in self._slots:
             if not slot.pid:
                 continue
@@ -455,7 +459,12 @@ class Supervisor:
             children=[self._child(slot, now_s) for slot in self._slots],
             generation=self.plan.generation.number,
             reloading=self._reloading,
+            traffic=self._traffic.table(self._rows(), sum(self._counts[0]), sum(self._counts[1])),
         )
+
+    def _rows(self) -> list[tuple[str, int]]:
+        """(role, row) of the living."""
+        return [(slot.role, slot.row) for slot in self._slots if slot.pid]
 
     def _child(self, slot: Slot, now_s: float) -> Child:
         if not slot.pid:

@@ -18,6 +18,7 @@ from engine.process import answers_socket
 from engine.supervisor.spooldir import control_socket, spool_socket
 
 SLOT_S = 3.0  # a delivery process answers within that, or is said not to
+HEADS_S = 1.0  # what `status` spends on counting queues
 WALK_S = 10.0  # what one command walks of the spool at the most
 
 
@@ -160,6 +161,21 @@ class Engine:
                 if not after:
                     return Tallies(list(found.values()))
         return Tallies(list(found.values()), whole=False)
+
+    def heads(self) -> tuple[int, int, bool]:
+        """(queues that have mail, domains of theirs, whether these are all)."""
+        domains: set[str] = set()
+        queues, after = 0, b""
+        until_s = time.monotonic() + HEADS_S
+        with spool_conversation(spool_socket(self.path)) as put:
+            while time.monotonic() < until_s:
+                answer = _good(put({"q": "queues", "after": after, "heads": True}))
+                domains.update(name.rpartition("/")[0] for _, name, _, _, _ in answer["queues"])
+                queues += len(answer["queues"])
+                after = answer["next"]
+                if not after:
+                    return queues, len(domains), True
+        return queues, len(domains), False
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         with spool_conversation(spool_socket(self.path), timeout_s=5) as put:

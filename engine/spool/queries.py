@@ -18,6 +18,7 @@ MAX_ROWS = 50_000  # keys that one question may walk
 MAX_QUEUES = 1_000
 PAGE_STEPS = 2_000  # keys that one page walks: a millisecond or two, and whoever wants more asks again from where it ended
 PAGE_MATCHES = 500
+_LAST = b"\xff" * (DUE_KEY.size - 4)
 _due = msgspec.msgpack.Decoder(Due)
 
 
@@ -35,7 +36,7 @@ def answer(service: SpoolService, data: bytes) -> dict[str, Any]:
         if asked == "rows":
             return _rows(service, int(question["queue"]), question.get("after"), question.get("message"), question.get("address"))
         if asked == "queues":
-            return _queues(service, question.get("after"), bool(question.get("sizes")))
+            return _queues(service, question.get("after"), bool(question.get("sizes")), bool(question.get("heads")))
         if asked == "counts":
             return _counts(service, min(int(question.get("top", 100)), MAX_QUEUES))
         if asked == "room":
@@ -174,9 +175,9 @@ def _is_to(value: bytes, needle: bytes, address: str) -> bool:
     return needle.lower() in value.lower() and _due.decode(value).address.lower() == address.lower()
 
 
-def _queues(service: SpoolService, after: bytes | None, sizes: bool) -> dict[str, Any]:
+def _queues(service: SpoolService, after: bytes | None, sizes: bool, heads: bool) -> dict[str, Any]:
     """One page over all queues that have rows: [number, name, rows of this page, their bytes if *sizes*, first due ms]; a queue may go on in the
-    next page, behind the key `next` (b"" at the end).
+    next page, behind the key `next` (b"" at the end).  *heads*: only the first row of each is looked at.
     """
     tables = service.tables
     found: list[list[Any]] = []
@@ -197,5 +198,9 @@ def _queues(service: SpoolService, after: bytes | None, sizes: bool) -> dict[str
             if sizes and (head := txn.get(message, db=tables.message)) is not None:
                 entry[3] += format.MESSAGE_HEAD.unpack_from(head)[3]
             walked += cost
-            there = cursor.next()
+            if heads:
+                last = last[:4] + _LAST
+                there = cursor.set_range(last)
+            else:
+                there = cursor.next()
     return {"ok": True, "queues": found, "next": last if there else b""}

@@ -6,6 +6,7 @@ import json
 import os
 import smtplib
 import time
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,36 @@ def test_queues_as_tables_and_as_json(make_engine: MakeEngine, capsys: pytest.Ca
         vmtas = json.loads(said(engine, capsys, "show", "vmtas", "--json"))["vmtas"]
         assert [(each["name"], each["rcpt"], each["pctOfTotal"]) for each in vmtas] == [("{default}", 6, 75.0), ("one", 2, 25.0)]
         one_queue(engine, capsys)
+
+
+def test_status_counts_what_came_in_and_went_out(make_engine: MakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    with Sink() as sink:
+        engine = make_engine(f"total-max-smtp-in 50\n<domain *>\n    smtp-hosts [127.0.0.1]:{sink.port}\n    connection-idle-timeout 1s\n</domain>\n")
+        send(engine, "d.example", 3)
+        send(engine, "d.example", 2)
+        send(engine, "e.example", 1)
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(said(engine, capsys, "status", "--json"))
+            return found
+
+        eventually(lambda: status()["traffic"]["total"]["out"]["rcp"] == 6, "all are delivered, and counted")
+        eventually(lambda: status()["conn"]["smtpOut"]["cur"] == 0, "idle connections have ended")
+        found = status()
+        for period in ("total", "lastHr", "topPerHr", "lastMin", "topPerMin"):
+            assert [found["traffic"][period]["in"][what] for what in ("msg", "rcp")] == [3, 6]
+            assert [found["traffic"][period]["out"][what] for what in ("msg", "rcp")] == [3, 6]
+            assert 0 < found["traffic"][period]["in"]["kb"] <= found["traffic"][period]["out"]["kb"], "Received is added"
+        assert found["conn"]["smtpIn"] == {"cur": 0, "top": 1, "max": 50}
+        assert 1 <= found["conn"]["smtpOut"]["top"] <= 6
+        assert found["queue"]["smtp"] == {"rcp": 0, "dom": 0, "kb": 0.0}
+        engine.kill9("listener/0")
+        engine.kill9("delivery/0")
+        eventually(lambda: len([child for child in status()["children"] if child["restarts"] and child["state"] == "working"]) == 2, "both are back")
+        assert status()["traffic"]["total"] == found["traffic"]["total"], "what ended processes have done stays"
+        lines = said(engine, capsys, "status").splitlines()
+        assert next(line for line in lines if line.startswith("total")).split()[1:3] == ["6", "3"]
+        assert next(line for line in lines if line.startswith("inbound")).split() == ["inbound", "0", "1", "50"]
 
 
 def one_queue(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

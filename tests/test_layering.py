@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "accounting": {"config", "mail", "spool"},
     "sink": {"config", "mail", "smtp"},
     "supervisor": {"config", "control"},
-    "cli": {"config", "control", "mail", "sink", "spool", "supervisor"},  # mail: to show rows in words; spool: of an engine that is stopped
+    # mail: to show rows in words; spool: of an engine that is stopped; delivery, dns: `engine resolve` asks as delivery would
+    "cli": {"config", "control", "delivery", "dns", "mail", "sink", "spool", "supervisor"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.cli import configuration, init, message, queues, reload, running, sink, spool, status, why
+from engine.cli import configuration, init, message, queues, reload, resolve, running, sink, spool, status, why
 from engine.cli.grammar import Grammar
 from engine.control.client import NotRunning
 from engine.errors import EngineError, StartError
 
-GROUPS = (running, reload, status, init, configuration, message, queues, why, spool, sink)  # in the order in which --help lists them
+GROUPS = (running, reload, status, init, configuration, message, queues, why, resolve, spool, sink)  # in the order in which --help lists them
 
 
 def main(argv: Sequence[str] | None = None) -> int:

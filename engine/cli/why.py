@@ -167,5 +167,5 @@ def _state(engine: Engine, name: str) -> str:
 
 def _look(engine: Engine, what: str) -> str:
     """Where to look for what is gone."""
-    files = [engine.config.server.log_file, *(acct.path for acct in engine.config.acct_files)]
+    files = [engine.config.server.log_file, *("-*".join(os.path.splitext(acct.path)) for acct in engine.config.acct_files)]
     return f"`grep {escape(what)} {' '.join(files)}` tells what became of it"

@@ -49,6 +49,10 @@ class Sources:
         line.rotate(-1)
         return line[-1]
 
+    def every(self, vmta: str) -> tuple[Source, ...]:
+        """All sources that *vmta* has now."""
+        return self._expand(vmta)
+
     def known(self, vmta: str) -> bool:
         """Whether there is such a virtual MTA."""
         return vmta in self._config.virtual_mtas

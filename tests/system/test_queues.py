@@ -101,7 +101,9 @@ def test_status_counts_what_came_in_and_went_out(make_engine: MakeEngine, capsys
             assert [found["traffic"][period]["in"][what] for what in ("msg", "rcp")] == [3, 6]
             assert [found["traffic"][period]["out"][what] for what in ("msg", "rcp")] == [3, 6]
             assert 0 < found["traffic"][period]["in"]["kb"] <= found["traffic"][period]["out"]["kb"], "Received is added"
-        assert found["conn"]["smtpIn"] == {"cur": 0, "top": 1, "max": 50}
+        top = found["conn"]["smtpIn"].pop("top")
+        assert 1 <= top <= 4, "three clients, one after the other, and whoever waited for the greeting: one may leave while the next comes"
+        assert found["conn"]["smtpIn"] == {"cur": 0, "max": 50}
         assert 1 <= found["conn"]["smtpOut"]["top"] <= 6
         assert found["queue"]["smtp"] == {"rcp": 0, "dom": 0, "kb": 0.0}
         engine.kill9("listener/0")

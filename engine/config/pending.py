@@ -161,7 +161,7 @@ def _domain_queue() -> tuple[Directive, ...]:
 
 
 def _domain_delivery() -> tuple[Directive, ...]:
-    logs = ("commands", "connections", "data", "disabled-ips", "messages", "resolution", "tls", "transfer-failures")
+    logs = ("disabled-ips", "messages", "tls")
     return (
         later("auth-password", v.secret, '""'),
         later("auth-username", v.text, '""', stops="send without the authentication that the next hop expects"),

@@ -222,7 +222,16 @@ class DomainSettings:
     pix_bug_workaround: bool = directive(
         v.boolean, "true", "Send the final dot in a packet of its own where the greeting shows ten asterisks or more."
     )
+    log_connections: bool = directive(v.boolean, "false", "Log when a connection opens and ends.")
+    log_commands: bool = directive(v.boolean, "false", "Log commands and replies.")
+    log_data: bool = directive(v.boolean, "false", "Log the beginning of each piece of a message that is sent.")
+    log_resolution: bool = directive(v.boolean, "false", "Log what DNS or smtp-hosts gave, for each connection.")
+    log_transfer_failures: bool = directive(v.boolean, "false", "Log connections that are lost between DATA and the reply to the final dot.")
     allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
+    traced: bool = field(init=False, default=False)  # any of the logs of a connection is wanted
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traced", self.log_connections or self.log_commands or self.log_data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ from engine.delivery.destination import Destinations
 from engine.delivery.outcome import Peer
 from engine.delivery.pool import IdlePool, Route
 from engine.delivery.sources import Source, bound_socket
+from engine.delivery.trace import Trace, log_resolution
 from engine.dns import NoTargets, Target
+from engine.log import EventLog
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue
 from engine.scheduler.reachability import REMEMBERED, Reachability
@@ -43,8 +45,9 @@ class Spare(NamedTuple):
 class Opener:
     """Opens connections for one slot, whose *owner* they call."""
 
-    def __init__(self, owner: Owner, streams: Streams, destinations: Destinations, pool: IdlePool, reachability: Reachability) -> None:
+    def __init__(self, owner: Owner, streams: Streams, destinations: Destinations, pool: IdlePool, reachability: Reachability, log: EventLog) -> None:
         self._owner = owner
+        self._log = log
         self._streams = streams
         self._destinations = destinations
         self._pool = pool
@@ -62,6 +65,8 @@ class Opener:
     async def open_for(self, queue: Queue, source: Source) -> Connection | Spare | Failed | NoTargets:
         """A connection that has been opened (its owner knows already), or an idle one along the same route; else why there is none."""
         found = await self._destinations.of(queue, source)
+        if queue.settings.log_resolution:
+            log_resolution(self._log, queue, found)
         if isinstance(found, NoTargets):
             return found
         settings = queue.settings
@@ -101,6 +106,8 @@ class Opener:
             sock.close()
             raise
         connection = Connection(self._owner, queue, route, route.source_ip or sock.getsockname()[0], monotonic_s())
+        if settings.traced:
+            connection.trace = Trace(self._log, queue, route)
         self._streams.open(sock, (route.address, route.port), connection)
         try:
             await connection.opening

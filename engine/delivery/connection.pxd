@@ -18,6 +18,7 @@ cdef class Connection:
     cdef readonly double began_s
     cdef readonly double deadline_s
     cdef public bint is_idle
+    cdef public object trace
     cdef readonly bint timed_out
     cdef readonly bint our_doing
     cdef object _state

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from engine.delivery.outcome import told
 from engine.delivery.pool import Route
+from engine.delivery.trace import Trace
 from engine.errors import RemoteProtocolError, SpoolError
 from engine.mail.envelope import Message
 from engine.mail.reply import Reply
@@ -96,6 +97,7 @@ class Connection:
         self.began_s = now_s  # its opening, or its last transaction
         self.deadline_s = now_s + settings.smtp_greeting_timeout_s
         self.is_idle = False
+        self.trace: Trace | None = None  # log-commands and its like
         self.timed_out = False  # it ended because the peer kept us waiting ...
         self.our_doing = False  # ... or because we ended it for a reason of ours
         self._state = _State.OPENING
@@ -163,11 +165,15 @@ class Connection:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.owner.watch(self)
+        if self.trace is not None:
+            self.trace.opened()
 
     def data_received(self, data: bytes) -> None:
         """Replies, whole or in part."""
         if self._transport is None:
             return
+        if self.trace is not None:
+            self.trace.got(data)
         try:
             events = self.client.receive(data)
         except RemoteProtocolError as error:
@@ -242,6 +248,8 @@ class Connection:
             return
         if isinstance(body, tuple):
             assert self._transport is not None
+            if self.trace is not None:
+                self.trace.body(body)
             if self.client.masked and self.queue.settings.pix_bug_workaround:
                 self._transport.writelines(body)
                 self._dot_waits = True
@@ -263,6 +271,8 @@ class Connection:
                     else:
                         self._write_dot()
                     return
+                if self.trace is not None:
+                    self.trace.body((chunk,))
                 self._transport.write(chunk)
         except SpoolError as error:
             self._unreadable(error)
@@ -282,6 +292,8 @@ class Connection:
     def _flush(self) -> None:
         data = self.client.to_send()
         if data and self._transport is not None:
+            if self.trace is not None:
+                self.trace.sent(data)
             self._transport.write(data)
 
     def _set_deadline(self) -> None:
@@ -304,6 +316,8 @@ class Connection:
     def _gone(self, why: str) -> None:
         state, self._state = self._state, _State.CLOSED
         self._chunks = None
+        if self.trace is not None and state is not _State.CLOSED:
+            self.trace.closed(self.transactions, why)
         self.owner.unwatch(self)
         if state is _State.OPENING:
             if not self.opening.done():

@@ -16,10 +16,12 @@ from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, deferral, 
 from engine.delivery.pool import IdlePool
 from engine.delivery.settling import Settler
 from engine.delivery.sources import Source, Sources
+from engine.delivery.trace import Trace
 from engine.dns import NoTargets
 from engine.errors import LocalProtocolError, SpoolError
 from engine.log import EventLog, escape
 from engine.mail.envelope import Message
+from engine.mail.message_id import text as id_text
 from engine.mail.reply import Reply
 from engine.process import SharedCount
 from engine.scheduler.feedback import Fate, judge
@@ -56,7 +58,7 @@ class Slot:
         self._connections: dict[Connection, None] = {}  # the oldest first: what happens to several at once happens in a known order
         self._openings: dict[asyncio.Task[None], tuple[Queue, float]] = {}  # for whom, and since when
         self._streams = Streams(asyncio.get_running_loop())
-        self._opener = Opener(self, self._streams, destinations, self._pool, Reachability())
+        self._opener = Opener(self, self._streams, destinations, self._pool, Reachability(), log)
         self._pump_planned = False
         self._draining = False
         self._stopping = False
@@ -220,6 +222,8 @@ class Slot:
         if was_connecting:
             self.scheduler.connect_abandoned(queue)
         connection.queue = queue
+        if queue.settings.traced or connection.trace is not None:
+            connection.trace = Trace(self._log, queue, connection.route) if queue.settings.traced else None
         self._send_next(connection, now_ms)
 
     def _nowhere(self, queue: Queue, verdict: NoTargets, now_ms: int) -> None:
@@ -363,6 +367,9 @@ class Slot:
         if stale or (self._stopping and lost.stage is not Stage.FINAL_DOT):
             self.scheduler.give_back(queue, transaction.rows)  # nothing was tried
             return
+        if queue.settings.log_transfer_failures and lost.stage in (Stage.BODY, Stage.FINAL_DOT):
+            where = f"id={id_text(transaction.message)} queue={queue.name} mx={connection.route.host}[{connection.route.address}]"
+            self._log.event("transfer-failed", f'{where} stage={lost.stage.name} reason="{escape(why)}"')
         results = []
         replies = lost.replies or (None,) * len(transaction.rows)  # (): after a fault of ours in the middle of `finished`
         for row, outcome in zip(transaction.rows, replies, strict=True):

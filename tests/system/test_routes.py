@@ -17,6 +17,9 @@ CONF = """
     default-smtp-port {port}
     allow-private-mx yes
     remove-header X-Inside,Received
+    log-connections yes
+    log-commands yes
+    log-resolution yes
 </domain>
 <domain [127.0.0.32]>
     smtp-hosts [127.0.0.31]:{port}
@@ -40,6 +43,10 @@ def test_it_arrives_where_it_was_sent_to(make_engine: MakeEngine, recipient: str
         (record,) = engine.records("d")
         assert record["dlvDestinationIp"] == "127.0.0.31" and record["queue"].startswith(recipient.partition("@")[2])
         (message,) = sink.messages
+        assert engine.stop() == 0
+        log = engine.log()
+        for said in (" resolved queue=", " connected queue=", f'<<< "RCPT TO:<{recipient}>"', ">>> ", " disconnected queue="):
+            assert said in log, said
         assert message.recipients == (recipient,) and message.body == b"X-Inside: body\r\n"
         assert b"X-Inside" not in message.header and b"Received" not in message.header and b"Subject: hello" in message.header
 

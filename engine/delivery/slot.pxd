@@ -26,7 +26,7 @@ cdef class Slot:
     cdef _serve(self, Queue queue, long long now_ms)
     cdef bint _connect(self, Queue queue, long long now_ms) except? -1
     cdef _without_source(self, Queue queue, long long now_ms)
-    cdef _adopt(self, Connection connection, Queue queue, bint was_connecting, long long now_ms)
+    cdef _adopt(self, Connection connection, Queue queue, long long now_ms)
     cdef _nowhere(self, Queue queue, verdict, long long now_ms)
     cdef _greeting_refused(self, Queue queue, failed, reply, long long now_ms)
     cdef _send_next(self, Connection connection, long long now_ms)

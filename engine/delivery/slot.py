@@ -172,7 +172,8 @@ class Slot:
             self._without_source(queue, now_ms)
             return False
         if not self.settler.full and (spare := self._opener.spare_for(queue, source)) is not None:
-            self._adopt(spare, queue, False, now_ms)
+            self.scheduler.connecting_to(queue)
+            self._adopt(spare, queue, now_ms)
             return True
         if not self._total_out.take():
             queue.stopped_by(TOTAL_OUT, now_ms)
@@ -207,7 +208,7 @@ class Slot:
             return  # `opened` has been called
         self._total_out.give()
         if isinstance(result, Spare):
-            self._adopt(result.connection, queue, True, now_ms)
+            self._adopt(result.connection, queue, now_ms)
         elif isinstance(result, NoTargets):
             self._nowhere(queue, result, now_ms)
         elif result.permanent and queue.settings.bounce_upon_5xx_greeting and result.reply is not None:
@@ -216,11 +217,10 @@ class Slot:
             self.settler.queue_failed(queue, result.status, result.why, result.peer, now_ms)
         self.plan()
 
-    def _adopt(self, connection: Connection, queue: Queue, was_connecting: bool, now_ms: int) -> None:
-        """*queue*, which was connecting or about to, gets an idle connection of another queue instead."""
+    def _adopt(self, connection: Connection, queue: Queue, now_ms: int) -> None:
+        """*queue*, which was about to connect, gets an idle connection of another queue instead."""
         self.scheduler.adopted(connection.queue, queue)
-        if was_connecting:
-            self.scheduler.connect_abandoned(queue)
+        self.scheduler.connect_abandoned(queue)  # the room to open one goes to the next in line
         connection.queue = queue
         if queue.settings.traced or connection.trace is not None:
             connection.trace = Trace(self._log, queue, connection.route) if queue.settings.traced else None

@@ -10,7 +10,8 @@ from engine.config.settings import DomainSettings
 from engine.delivery import settling
 from engine.errors import SpoolError
 from engine.mail.envelope import Due
-from tests.delivery.slot_world import SlotWorld, turned
+from engine.scheduler import scheduler as scheduler_module
+from tests.delivery.slot_world import EHLO, SlotWorld, turned
 
 ACCEPTED = b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go ahead\r\n"
 
@@ -120,6 +121,31 @@ async def test_an_idle_connection_goes_to_another_queue_after_its_look_up() -> N
     world = SlotWorld(DomainSettings())
     world.dns_known = False
     await handed_over(world)
+
+
+@turned
+async def test_who_is_handed_a_connection_passes_on_the_room_to_open_one() -> None:
+    """Hundreds of queues stood in line for room to connect that nobody needed; ten left it in each tick."""
+    world = SlotWorld(DomainSettings())
+    most, scheduler_module.CONNECTING_MOST = scheduler_module.CONNECTING_MOST, 1
+    try:
+        for number in range(1, 21):
+            world.add(number)
+        await world.rest()
+        greeted: set[int] = set()
+        for _ in range(20):
+            for index, connection in enumerate(world.connections):
+                if index not in greeted:
+                    greeted.add(index)
+                    connection.data_received(b"220 mx.example\r\n")
+                    connection.data_received(EHLO)
+                elif connection.transaction is not None:
+                    connection.data_received(ACCEPTED)
+                    connection.data_received(b"250 2.0.0 taken\r\n")
+            await world.rest()
+    finally:
+        scheduler_module.CONNECTING_MOST = most
+    assert not world.scheduler._parked and not any(queue.window for queue in world.scheduler.queues.values())
 
 
 @turned

@@ -31,7 +31,7 @@ from engine.spool.space import Space
 GROUP_OPERATIONS = 1024  # with the gathering's bytes and time, the bounds of one group
 GROUP_BYTES = 16 << 20
 GATHER_S = 0.005
-COMPACT_SHARE = 0.25  # of the time that a group took, for compaction while there is some to do
+COMPACT_SHARE = 0.5  # of the time that a group took, for compaction while there is some to do
 BUSY_OPERATIONS = 24  # after a group of so many the next one waits for more, LINGER_S at most: fewer than some ten clients never make one
 ENOUGH_OPERATIONS = 40  # no longer than until these are there: more make a commit hardly cheaper, and leave the cores without work meanwhile
 LINGER_S = 0.005
@@ -87,7 +87,7 @@ class SpoolService:
         self._accounting: Session | None = None
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_space_check_s = 0.0
-        self._next_reader_check_s = monotonic_s() + READER_CHECK_S
+        self._next_reader_check_s = 0.0  # at once: whoever was killed before us may have been reading, and the index would grow for its sake
         self._group_weight = 0  # operations and recipients in it
         self._group_bytes = 0
         self._reading: dict[tuple[int, int], float] = {}  # readers that do not see the newest -> when that was first noticed

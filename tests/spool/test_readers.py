@@ -49,3 +49,22 @@ def test_a_reader_that_comes_to_no_end_is_named_and_a_dead_one_freed(tmp_path: P
     spool.step()
     assert spool.log_text().count("reads the index") == said
     spool.close()
+
+
+def test_what_a_killed_spool_process_was_reading_is_freed_at_once_by_its_successor(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    command = [sys.executable, "-c", READER, str(spool.root / format.INDEX)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker,  # keeps the table of readers alive
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed,
+    ):
+        for process in (worker, killed):
+            assert process.stdout is not None and process.stdout.readline() == "reads\n"
+        spool.crash()
+        killed.kill()
+        killed.wait(10)
+        spool.start()
+        spool.step(1)
+        assert "freed 1 reader slots of dead processes" in spool.log_text()  # else the index grows by all that is written for a minute
+        worker.kill()
+    spool.close()

@@ -109,7 +109,7 @@ class EventLog:
             try:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 if os.geteuid() == 0:  # the directory is the children's: they must not lead us elsewhere
-                    flags |= os.O_NOFOLLOW
+                    flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # nor make us wait at a pipe
                 self._fd = os.open(self.path, flags, self._mode)
                 self._adopt(self._fd)
             except OSError as error:
@@ -123,7 +123,7 @@ class EventLog:
         """Leave the file if its name means another one by now, or none."""
         if self._fd >= 0:
             try:
-                found, own = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
+                found, own = os.stat(self.path), os.fstat(self._fd)
                 if (found.st_ino, found.st_dev) == (own.st_ino, own.st_dev):
                     return
             except OSError:
@@ -135,7 +135,7 @@ class EventLog:
     def _adopt(self, descriptor: int) -> None:
         """An empty log of our own is for everybody who writes to it, whatever our umask and whoever was first to make it."""
         found = os.fstat(descriptor)
-        if found.st_size == 0 and found.st_uid == os.geteuid():
+        if found.st_size == 0 and found.st_uid == os.geteuid() and found.st_nlink == 1:  # no second name of another file of ours
             os.fchmod(descriptor, self._mode)
             if self._owner[0] >= 0 and found.st_uid == 0:
                 os.fchown(descriptor, *self._owner)

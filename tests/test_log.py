@@ -138,3 +138,39 @@ def test_a_log_that_root_makes_is_for_its_workers(tmp_path: Path) -> None:
     for name in ("log", "log.1"):
         found = (tmp_path / name).stat()
         assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o640)
+
+
+def test_a_log_that_is_a_symlink_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)  # root does not follow it
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    log = EventLog(str(tmp_path / "log"), "listener/0")
+    log.event("one", "1")
+    log.flush()
+    log.reopen()
+    assert log._fd >= 0
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    log.reopen()
+    assert log._fd < 0
+    log.event("two", "2")
+    log.close()
+    assert "one 1" in (tmp_path / "elsewhere").read_text() and "two 2" in (tmp_path / "log").read_text()
+
+
+def test_another_file_that_the_logs_name_was_given_to_keeps_its_mode(tmp_path: Path) -> None:
+    """Whoever may write to the directory may link an empty file of ours there."""
+    (tmp_path / "ours").touch(0o600)
+    os.link(tmp_path / "ours", tmp_path / "log")
+    log = EventLog(str(tmp_path / "log"), "supervisor/0", (65534, 65534))
+    log.event("one", "1")
+    log.close()
+    found = (tmp_path / "ours").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o600)
+
+
+def test_root_does_not_wait_at_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "log")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    log = EventLog(str(tmp_path / "log"), "supervisor/0")
+    log.event("one", "1")
+    log.close()
+    assert "one 1" in capfd.readouterr().err

@@ -33,7 +33,7 @@ POLL_S = 0.5  # how long we believe that silence means an empty outbox
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 TEND_S = 10.0  # between two looks at what is to be closed, moved or deleted
-SHELF = "+"  # behind a target's name: its shelf among the stored positions
+SHELF = "+"  # before a target's name, which is an absolute path: its shelf among the stored positions
 
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class Exporter:
         """Recover every file, then export until drained.  Returns early, with rows left, only while draining."""
         positions = self._outbox.positions()
         for target in self._targets:
-            target.shelf.restore(positions.get(target.name + SHELF) or target.shelf.encode())
+            target.shelf.restore(positions.get(SHELF + target.name) or target.shelf.encode())
             if not await self._until_done(target, partial(self._recover, target, positions.get(target.name))):
                 return
         while True:
@@ -167,6 +167,7 @@ class Exporter:
         if reason:
             self._say("accounting", f"{escape(reason)}: a new file will be begun")
             self._shelve(target, position)
+            self._known[target.name] = b""  # or the next start would put it on the shelf once more
         else:
             self._known[target.name] = stored
         return True
@@ -188,7 +189,7 @@ class Exporter:
         """The file of *position*, if any, is closed; to be confirmed."""
         if position.file:
             target.shelf.add(position, self._now_s())
-            self._shelves[target.name + SHELF] = target.shelf.encode()
+            self._shelves[SHELF + target.name] = target.shelf.encode()
 
     async def _tend(self) -> bool:
         """Close what nobody wrote to since its time was over, move and delete what is due; False if the spool keeps refusing
@@ -196,7 +197,7 @@ class Exporter:
         self._tend_at_s = monotonic_s() + TEND_S
         for target in self._targets:
             journal = target.journal
-            if journal.holds_records and journal.usable(self._today(), self._now_s()):
+            if journal.holds_records and self._is_over(journal):
                 self._shelve(target, journal.position)
                 self._known[target.name] = b""
                 journal.close()
@@ -206,12 +207,18 @@ class Exporter:
             shelf = target.shelf
             changed, said = await self._blocking(lambda shelf=shelf: shelf.tend(self._now_s()))  # type: ignore[misc]
             if changed:
-                self._shelves[target.name + SHELF] = shelf.encode()
+                self._shelves[SHELF + target.name] = shelf.encode()
             for line in said:
                 if line not in target.said:
                     self._say("accounting", escape(line))
             target.said = said
         return not self._shelves or await self._confirm()
+
+    def _is_over(self, journal: Journal) -> bool:
+        try:
+            return bool(journal.usable(self._today(), self._now_s()))
+        except OSError:  # the next append says so, and waits until it is mended
+            return False
 
     async def _until_done(self, target: Target, step: Callable[[], Awaitable[bool]]) -> bool:
         """Try *step* until the disk lets it through, ever more slowly; False if that ends because we are draining."""

@@ -81,11 +81,12 @@ class Journal:
         if found.st_size < position.offset:
             os.close(fd)
             return f"{position.file} has shrunk from {position.offset} to {found.st_size} bytes"
+        self._close()  # of a try before, which the disk refused
         self._adopt(fd, position)
         self._torn = found.st_size > position.offset
         self._cut()
         if os.pread(fd, len(self._header), 0) != self._header:
-            self._close()
+            self.close()
             return f"{position.file} has other columns"
         return ""
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from engine.accounting.columns import known
-from engine.accounting.export import Exporter, Target
+from engine.accounting.export import SHELF, Exporter, Target
 from engine.accounting.journal import FILE_MODE, Journal
 from engine.accounting.layout import Layout
 from engine.accounting.rotation import LogRotation
 from engine.accounting.shelf import Shelf
 from engine.config.queue_pattern import QueuePattern, wanted
 from engine.drain import watch
+from engine.errors import StartError
 from engine.log import EventLog, escape
 from engine.process import Birth
-from engine.spool import SpoolLink, SpoolReader
+from engine.spool import SpoolLink, SpoolReader, format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,6 +137,8 @@ def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog) -> list[
         name = settings.path
         while name in targets:
             name += "'"
+        if len(format.POSITION_PREFIX + (SHELF + name).encode("utf-8", "replace")) > format.MAX_KEY_BYTES:
+            raise StartError(f"acct-file {settings.path}: the path is too long, the spool could not remember how far it is written")
         targets[name] = Target(name, layout, journal, Shelf(move_to=settings.move_to, delete_after_s=settings.delete_after_s))
     return list(targets.values())
 

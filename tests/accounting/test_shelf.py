@@ -234,3 +234,63 @@ def log_count(worker: Exporter) -> Iterator[int]:
     target.shelf.tend = tend  # type: ignore[method-assign]
     while True:
         yield count
+
+
+def test_two_files_of_which_one_is_called_like_the_others_shelf(tmp_path: Path) -> None:
+    """What is stored of one is never read as the other's."""
+    spool, clock = Spool({1: row(1)}), Clock()
+    layout = Layout(("d", "b"), {"d": ("rcpt",), "b": ("rcpt",)})
+
+    def start() -> Exporter:
+        names = [str(tmp_path / name) for name in ("acct", "acct+", "acct'", "acct'+")]
+        targets = [Target(name, layout, Journal(name, layout.header, max_size_bytes=1), Shelf(delete_after_s=1e9)) for name in names]
+        return Exporter(targets, spool, spool, Events(), Inline(), clock.today, asyncio.Event(), clock.read)
+
+    for number in (2, 3):
+        run(start())
+        spool.rows[number] = row(number)
+    run(start())
+    assert [recipients(tmp_path, stem) for stem in ("acct", "acct+")] == [[], []]  # no suffix
+    assert sorted(sum(path.read_bytes().count(b"@example.org") for path in tmp_path.glob(f"{stem}-*")) for stem in ("acct", "acct+")) == [3, 3]
+
+
+@pytest.mark.parametrize("change", ["columns", "shrunk"])
+def test_a_file_that_nobody_goes_on_with_is_on_the_shelf_once(tmp_path: Path, change: str) -> None:
+    """However often we are started before the next record comes."""
+    spool, clock = Spool({1: row(1)}), Clock()
+
+    def start(field: str) -> Exporter:
+        layout = Layout(("d",), {"d": (field,)})
+        target = Target("x", layout, Journal(str(tmp_path / "x.csv"), layout.header), Shelf())
+        return Exporter([target], spool, spool, Events(), Inline(), clock.today, asyncio.Event(), clock.read)
+
+    run(start("rcpt"))
+    if change == "shrunk":
+        (path,) = tmp_path.glob("x-*")
+        path.write_bytes(b"")
+    field = "orig" if change == "columns" else "rcpt"
+    for _ in range(3):
+        run(start(field))
+    spool.rows[2] = row(2)
+    run(start(field))
+    shelf = Shelf()
+    shelf.restore(spool.stored["+x"])
+    assert [Path(closed.file).name for closed in shelf._files] == [f"x-{clock.today()}-0000.csv"]
+
+
+def test_a_directory_that_cannot_be_looked_into_does_not_end_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "TEND_S", 0.0)
+    spool, clock, log = Spool({1: row(1)}), Clock(), Events()
+    worker = exporter(tmp_path, spool, clock, 1 << 20, log)
+    run(worker)
+    real = os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith(".csv"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert asyncio.run(worker._tend())
+    monkeypatch.undo()
+    assert worker._targets[0].journal.holds_records

@@ -16,6 +16,7 @@ import pytest
 
 from engine.accounting.worker import make_targets
 from engine.config.settings import AcctFileSettings
+from engine.errors import StartError
 from engine.log import EventLog
 from engine.mail.record import QueueRecord, encode
 from engine.process import HEARTBEAT_ROW_BYTES, Birth, heartbeat_cells
@@ -164,3 +165,11 @@ def test_a_spool_process_that_comes_back_is_waited_for(engine: Engine) -> None:
     engine.settle(range(50, 100))
     engine.drain(accounting)
     assert engine.numbers() == list(range(100))
+
+
+def test_a_path_that_the_spool_cannot_store_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Its position would be refused for ever, and records would wait until no mail is taken any more."""
+    path = "/" + "a" * 250 + "/" + "b" * 249
+    make_targets([AcctFileSettings(path=path)], EventLog("", ""))
+    with pytest.raises(StartError, match="too long"):
+        make_targets([AcctFileSettings(path=path), AcctFileSettings(path=path)], EventLog("", ""))

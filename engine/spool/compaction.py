@@ -200,6 +200,9 @@ class Compactor:
             with self._env.begin(write=True) as txn:
                 txn.put(format.NEXT_EPOCH, format.U32.pack(epoch + 1), db=self._tables.state)
                 txn.put(epoch_key(epoch), format.EPOCH_ROW.pack(0), db=self._tables.state)
+                moving = txn.get(format.MOVING, db=self._tables.meta)
+                if moving and moving[:4] == format.U32.pack(epoch):  # no worker ran since: to whom it is being moved it is the same spool still
+                    txn.put(format.MOVING, format.U32.pack(epoch + 1) + moving[4:], db=self._tables.meta)
             self._ledger.next_epoch = epoch + 1
             self._epoch = epoch
         self._number += 1

@@ -43,7 +43,7 @@ TABLES = (b"message", b"queue", b"queue_name", b"due", b"segment", b"outbox", b"
 #   outbox      u64 number -> record
 #   state       b"epoch/" + u32 -> EPOCH_ROW + encoded refusals; b"position/" + name -> opaque;
 #               b"moved/" + name -> mark of the last Move; the names below
-#   meta        b"version" -> u32, b"shard" -> u16, b"moving" -> u32 + name
+#   meta        b"version" -> u32, b"shard" -> u16, b"moving" -> u32 + name, b"kept/" + DUE_KEY -> b""
 
 MESSAGE_HEAD = struct.Struct(">IIIQH")  # open recipients, epoch and segment of the body, its size in bytes, number of queues that follow
 SEGMENT_KEY = struct.Struct(">II")  # epoch, segment
@@ -62,6 +62,7 @@ EXPORTED = b"exported"  # outbox rows up to this number lie in the sinks, though
 VERSION = b"version"
 SHARD = b"shard"
 MOVING = b"moving"  # in a spool that is drained into another one: under which name, and its next epoch at that time
+KEPT_PREFIX = b"kept/"  # ... and rows of it that were not moved, though what lies behind them was
 
 MAX_KEY_BYTES = 511  # LMDB's bound
 MAX_QUEUE_NAME_BYTES = 480

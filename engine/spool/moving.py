@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lmdb
 import msgspec
 import uvloop
 
@@ -33,50 +34,100 @@ if TYPE_CHECKING:
     from engine.config import Config
 
 STEP_ROWS = 200  # rows, or records, on their way at once
+STEP_BYTES = 32 << 20  # bodies that are copied before the loop turns: its heartbeat must not stop
 AGAIN_S = 5.0  # after a refusal: our disk is low, or accounting is behind
+CLOSED = b"\xff" * 64  # a mark past all others: nothing is moved under its name any more, and what was moved is forgotten here
+NAMED = 10_000  # messages that were said to stay are remembered, to say it once
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class Mover:
-    """Moves what lies in *source* over *link*; call `step` until it says that nothing is left."""
+    """Moves what lies in *source* over *link*; call `step` until it says that nothing is left.
+
+    Our spool's mark says up to where the other one was read; behind it, rows that are kept for want of a body are marked in the other spool before
+    the mark passes them.  So what may go from there is known after every crash and every refusal, and nothing is looked at twice to decide it.
+    """
 
     def __init__(self, source: offline.Offline, link: SpoolLink, ours: SpoolReader, writer: SegmentWriter, log: EventLog) -> None:
         self.moved = 0  # recipients
-        self.kept: set[bytes] = set()  # messages that cannot be read: they stay where they are
+        self.kept = 0  # recipients of messages that cannot be read: they stay where they are until the next start
         self._source = source
         self._reader = SpoolReader(source.root, (source.env, source.tables))
         self._link = link
         self._ours = ours
         self._writer = writer
         self._log = log
-        self._name = _name_of(source)
-        self._tidy_up()
+        self._begun = False
+        self._name = ""  # what our spool knows the other one by
+        self._tidied = b""  # no row up to this key is left that was moved
+        self._named: set[bytes] = set()
 
     async def step(self) -> bool:
-        """Move the next records or recipients; False once nothing is left to move.  SpoolError: our spool refuses, or its disk fails."""
-        return await self._records() or await self._recipients()
+        """Move the next records or recipients; False once nothing is left to move.  SpoolError: our spool refuses, or a disk fails."""
+        try:
+            if not self._begun:
+                await self._begin()
+            return await self._records() or await self._recipients()
+        except (lmdb.Error, OSError) as error:
+            raise SpoolError(f"{self._source.root}: {error}") from error
+
+    # --- parts -------------------------------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        """Tidy the other spool, finish what a crash left; what was kept the last time gets a new chance, under a new name.
+
+        The old name is closed first: a Move of our predecessor that still waits for room in our spool does nothing then.
+        """
+        source = self._source
+        (source.root / format.BALLAST).unlink(missing_ok=True)  # its disk may be full, and deleting needs room
+        source.close_epochs()
+        source.remove_orphans()
+        self._name, self._tidied = _name_of(source), b""
+        ends = []
+        for part, tidy in (("records", self._tidy_records), ("recipients", self._tidy_recipients)):
+            mark = tidy()
+            if mark != CLOSED:
+                ends.append(Move(f"{self._name}/{part}", mark, CLOSED))
+        if _has_kept(source) or len(ends) < 2:
+            await self._send(ends)
+            self._name, self._tidied = _start_over(source), b""
+        self.moved = 0
+        self._begun = True
 
     async def _records(self) -> bool:
+        name = f"{self._name}/records"
+        mark = self._tidy_records()
         rows = self._reader.outbox(0, STEP_ROWS)
-        if not rows:
-            return False
-        name, last = f"{self._name}/records", rows[-1][0]
-        mark = self._ours.moved(name)
-        await self._send([Move(name, mark, last.to_bytes(8, "big"), records=[bytes(record) for _, record in rows])])
-        self._forget(Exported(last, {}))
-        return True
+        if rows:
+            await self._send([Move(name, mark, rows[-1][0].to_bytes(8, "big"), records=[bytes(record) for _, record in rows])])
+        return bool(rows)
 
     async def _recipients(self) -> bool:
-        name = f"{self._name}/recipients"
-        mark = self._ours.moved(name)
+        mark = self._tidy_recipients()
         rows = self._reader.rows(mark, STEP_ROWS)
-        if not rows:
-            return False
-        await self._send(self._moves(name, mark, rows))
-        gone = [key for key, _ in rows if key[13:25] not in self.kept]
-        self.moved += len(gone)
-        self._forget(Settle([Settlement(key) for key in gone]))
-        return True
+        if rows:
+            await self._send(self._moves(f"{self._name}/recipients", mark, rows))
+        return bool(rows)
+
+    def _tidy_records(self) -> bytes:
+        """Forget the records that were moved; our mark behind the last one."""
+        mark = self._ours.moved(f"{self._name}/records")
+        if mark != CLOSED and (upto := int.from_bytes(mark, "big")) > self._source.ledger.exported:
+            self._forget(Exported(upto, {}))
+        return mark
+
+    def _tidy_recipients(self) -> bytes:
+        """Forget the recipients that were moved; our mark behind the last one."""
+        mark = self._ours.moved(f"{self._name}/recipients")
+        while self._tidied < mark != CLOSED:
+            keys = [key for key, _ in self._reader.rows(self._tidied, STEP_ROWS) if key <= mark]
+            with self._source.env.begin(db=self._source.tables.meta) as txn:
+                gone = [key for key in keys if txn.get(format.KEPT_PREFIX + key) is None]
+            if gone:
+                self._forget(Settle([Settlement(key) for key in gone]))
+            self.moved += len(gone)
+            self._tidied = keys[-1] if len(keys) == STEP_ROWS else mark
+        return mark
 
     def _moves(self, name: str, mark: bytes, rows: Sequence[tuple[bytes, bytes]]) -> Iterator[Move]:
         """One for the recipients that a message has in a queue.  Its body is written as it is made: submit each before the next is taken."""
@@ -88,17 +139,22 @@ class Mover:
 
     def _accept(self, identity: bytes, rows: Sequence[tuple[bytes, bytes]]) -> Accept | None:
         """The message with these recipients under an id of ours; None if it cannot be read."""
-        message = self._reader.messages([identity]).get(identity)
-        if message is None:
-            self._keep(identity, "its row is missing")
+        with self._source.env.begin(db=self._source.tables.meta) as txn:
+            if any(txn.get(format.KEPT_PREFIX + key) is not None for key, _ in rows):  # the mark may be past them by now
+                self._keep(identity, rows, "it could not be read a moment ago")
+                return None
+        try:
+            queue = self._reader.queue_name(format.U32.unpack(rows[0][0][:4])[0])
+            message = self._reader.messages([identity])[identity]
+        except (KeyError, UnicodeDecodeError, msgspec.DecodeError) as error:
+            self._keep(identity, rows, f"its row or its queue's is missing or damaged: {error!r}")
             return None
         new = self._link.new_id()
         try:
             body = self._copy(message.body, identity, new)
         except (format.BodyMissing, format.BodyCorrupt) as error:
-            self._keep(identity, str(error))
+            self._keep(identity, rows, str(error))
             return None
-        queue = self._reader.queue_name(format.U32.unpack(rows[0][0][:4])[0])
         recipients = [NewRecipient(queue, bytes(due), 255 - key[4]) for key, due in rows]
         encoded = _encode(msgspec.structs.replace(message, body=body))
         return Accept(new, encoded, body.epoch, body.segment, body.size_bytes, recipients)
@@ -115,40 +171,34 @@ class Mover:
             large.abort()
             raise
 
-    def _keep(self, identity: bytes, why: str) -> None:
-        if identity not in self.kept:
-            self.kept.add(identity)
+    def _keep(self, identity: bytes, rows: Sequence[tuple[bytes, bytes]], why: str) -> None:
+        """Let *rows* stay: durable before the mark passes them."""
+        with self._source.env.begin(write=True, db=self._source.tables.meta) as txn:
+            for key, _ in rows:
+                self.kept += txn.put(format.KEPT_PREFIX + key, b"", overwrite=False)
+        if identity not in self._named:
+            if len(self._named) >= NAMED:
+                self._named.clear()
+            self._named.add(identity)
             self._log.event("quarantine", f"id={text(identity)} of {self._source.root} is not moved, it stays there: {escape(why)}")
 
     async def _send(self, moves: Iterable[Move]) -> None:
         """Submit *moves* and wait until they are answered; SpoolError for the first that is refused: none behind it is applied then."""
         refused: list[str] = []
-        for move in moves:
-            self._link.submit(move, lambda reason: refused.append(reason) if reason is not None else None)
-        await self._link.drain()
+        size_bytes = 0
+        try:
+            for move in moves:
+                self._link.submit(move, lambda reason: refused.append(reason) if reason is not None else None)
+                size_bytes += move.accept.size_bytes if move.accept else 0
+                if size_bytes >= STEP_BYTES:
+                    await self._link.drain()
+                    size_bytes = 0
+                if refused:
+                    break
+        finally:  # a body that cannot be written does not undo what was sent before it
+            await self._link.drain()
         if refused:
             raise SpoolError(refused[0])
-
-    def _tidy_up(self) -> None:
-        """After a crash between the commit in our spool and the one here: what was moved goes, what cannot be read stays."""
-        self._forget(Exported(int.from_bytes(self._ours.moved(f"{self._name}/records"), "big"), {}))
-        mark, after = self._ours.moved(f"{self._name}/recipients"), b""
-        while rows := [key for key, _ in self._reader.rows(after, STEP_ROWS) if key <= mark]:
-            after = rows[-1]
-            self._forget(Settle([Settlement(key) for key in rows if self._is_readable(key[13:25])]))
-
-    def _is_readable(self, identity: bytes) -> bool:
-        message = self._reader.messages([identity]).get(identity)
-        if message is None:
-            self._keep(identity, "its row is missing")
-            return False
-        try:
-            for _ in self._reader.body_chunks(message.body, identity):
-                pass
-        except SpoolError as error:
-            self._keep(identity, str(error))
-            return False
-        return True
 
     def _forget(self, operation: Settle | Exported) -> None:
         """Apply *operation* to the other spool, and unlink the files that it empties."""
@@ -161,22 +211,38 @@ class Mover:
 
 def _name_of(source: offline.Offline) -> str:
     """What our spool knows this one by: the same until an engine runs on it again, and no other's."""
-    life = format.U32.pack(source.ledger.next_epoch)
-    with source.env.begin(write=True) as txn:
-        stored = txn.get(format.MOVING, db=source.tables.meta)
-        if stored is None or stored[:4] != life:
-            stored = life + os.urandom(8).hex().encode()
-            txn.put(format.MOVING, stored, db=source.tables.meta)
+    with source.env.begin(db=source.tables.meta) as txn:
+        stored = txn.get(format.MOVING)
+    if stored is None or stored[:4] != format.U32.pack(source.ledger.next_epoch):
+        return _start_over(source)
     return bytes(stored[4:]).decode()
+
+
+def _has_kept(source: offline.Offline) -> bool:
+    with source.env.begin(db=source.tables.meta) as txn:
+        cursor = txn.cursor()
+        return bool(cursor.set_range(format.KEPT_PREFIX) and cursor.key().startswith(format.KEPT_PREFIX))
+
+
+def _start_over(source: offline.Offline) -> str:
+    """A new name, under which nothing was moved yet; nothing is kept any more."""
+    name = os.urandom(8).hex()
+    with source.env.begin(write=True, db=source.tables.meta) as txn:
+        txn.put(format.MOVING, format.U32.pack(source.ledger.next_epoch) + name.encode())
+        cursor = txn.cursor()
+        found = cursor.set_range(format.KEPT_PREFIX)
+        while found and cursor.key().startswith(format.KEPT_PREFIX):
+            found = cursor.delete()
+    return name
 
 
 def run(birth: Birth, config: Config) -> int:
     """Empty *birth*.source_path into the spool of the engine, then wait for SIGTERM; the exit status."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(birth))
+        return runner.run(_serve(birth, config))
 
 
-async def _serve(birth: Birth) -> int:
+async def _serve(birth: Birth, config: Config) -> int:
     log = EventLog(birth.log_path, birth.name)
     lost: list[Exception] = []
     ending = asyncio.Event()
@@ -189,11 +255,10 @@ async def _serve(birth: Birth) -> int:
     ours = SpoolReader(birth.spool_path)
     try:
         with offline.opened(Path(birth.source_path)) as source:
-            source.close_epochs()
-            source.remove_orphans()
-            writer = SegmentWriter(Path(birth.spool_path) / format.BODIES, link)
-            mover = Mover(source, link, ours, writer, log)
             watch(asyncio.get_running_loop(), birth, ending.set, ending.set)
+            min_free = config.spool.min_free_space_bytes
+            writer = SegmentWriter(Path(birth.spool_path) / format.BODIES, link, **({"min_free_bytes": min_free} if min_free else {}))
+            mover = Mover(source, link, ours, writer, log)
             await _move_all(mover, birth.source_path, log, ending)
             writer.close()
     finally:
@@ -220,7 +285,7 @@ async def _move_all(mover: Mover, path: str, log: EventLog, ending: asyncio.Even
             continue
         said = ""
         if not more:
-            left = f"{len(mover.kept)} messages that cannot be read stay in it" if mover.kept else "its <spool> can leave the configuration"
+            left = f"{mover.kept} recipients of messages that cannot be read stay in it" if mover.kept else "its <spool> can leave the configuration"
             log.event("mover", f"{path} is empty, {mover.moved} recipients were moved: {left}")
             log.flush()
             await ending.wait()

@@ -34,6 +34,7 @@ from bench.engine_process import ROOT
 from engine.spool import SpoolReader, check
 
 SAMPLE_S = 0.25
+AFTER_S = 30.0  # that compaction has after the day
 VERIFIED = 50  # bodies read back every hour
 
 
@@ -56,6 +57,7 @@ class Result:
     hours: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     verified: int = 0
+    after: dict[str, Any] = field(default_factory=dict)  # the day: how long compaction still took, and what it left
 
 
 class Churn:
@@ -103,6 +105,7 @@ class Churn:
         scale = self.scale
         for hour in Day(messages=scale.messages, seed=scale.seed, restarts=scale.restarts).hours():
             await self._hour(hour)
+        await self._after()
         world = self.world
         all_left = self._all_left
         while not all_left():
@@ -114,6 +117,18 @@ class Churn:
             await worker.link.drain()
         await asyncio.sleep(1.0)
         await self.accounting.link.drain()
+
+    async def _after(self) -> None:
+        """The day is over, and a part of it waits for tomorrow: its segments must come within their bound now, and without more traffic."""
+        began_s = time.monotonic()
+        while not self.bounds.segments_hold(sample := self.gauge.sample()):
+            if time.monotonic() - began_s > AFTER_S:
+                self.result.wrong.append(
+                    f"{AFTER_S:.0f} s after the day segments take {sample.sealed >> 20} MB for {sample.sealed_live >> 20} MB that live"
+                )
+                break
+            await asyncio.sleep(SAMPLE_S)
+        self.result.after = {"seconds": round(time.monotonic() - began_s, 1), **sample._asdict()}
 
     def _all_left(self) -> bool:
         world = self.world
@@ -225,6 +240,8 @@ class Churn:
             "samples": bounds.samples,
             "verified": self.result.verified,
             "segments": asdict(bounds.segments),
+            "passing": bounds.passing,
+            "after": self.result.after,
             "index": {**asdict(bounds.index), "high_water": bounds.high_water},
             "hours": self.result.hours,
             "wrong": self.result.wrong,

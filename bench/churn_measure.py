@@ -58,27 +58,34 @@ class Bounds:
     index: Worst = field(default_factory=Worst)
     high_water: int = 0  # of index_used
     broken: list[str] = field(default_factory=list)
+    passing: list[str] = field(default_factory=list)  # moments in which compaction was behind
     samples: int = 0
 
     def see(self, sample: Sample, at: str) -> None:
-        """Look at *sample*; what is broken is said once an hour and bound."""
+        """Look at *sample*; what is broken is said once an hour."""
         self.samples += 1
         self.high_water = max(self.high_water, sample.index_used)
         slack = SLACK_SEGMENTS * self.segment_bytes
         if sample.sealed_live > SMALL * slack:
             self.segments.see(sample.sealed, sample.sealed_live, at)
-        if sample.sealed > SEGMENTS_MOST * sample.sealed_live + slack:
-            self._broken(f"{at}: segments take {sample.sealed >> 20} MB for {sample.sealed_live >> 20} MB that live", at)
+        if not self.segments_hold(sample):
+            _say(self.passing, f"{at}: segments take {sample.sealed >> 20} MB for {sample.sealed_live >> 20} MB that live", at)
         if sample.open_files > 2 * sample.epochs:  # two each while the seal of the first is on its way
-            self._broken(f"{at}: {sample.open_files} segments are open, and {sample.epochs} workers may write", at)
+            _say(self.broken, f"{at}: {sample.open_files} segments are open, and {sample.epochs} workers may write", at)
         if sample.index_file > INDEX_LEAST_BYTES:
             self.index.see(sample.index_file, self.high_water, at)
             if sample.index_file > INDEX_MOST * self.high_water:
-                self._broken(f"{at}: the index takes {sample.index_file >> 20} MB, its pages in use never more than {self.high_water >> 20} MB", at)
+                most = f"its pages in use never more than {self.high_water >> 20} MB"
+                _say(self.broken, f"{at}: the index takes {sample.index_file >> 20} MB, {most}", at)
 
-    def _broken(self, text: str, at: str) -> None:
-        if len(self.broken) < 50 and not any(each.startswith(at) for each in self.broken):
-            self.broken.append(text)
+    def segments_hold(self, sample: Sample) -> bool:
+        """Whether sealed segments are within their bound."""
+        return sample.sealed <= SEGMENTS_MOST * sample.sealed_live + SLACK_SEGMENTS * self.segment_bytes
+
+
+def _say(lines: list[str], text: str, at: str) -> None:
+    if len(lines) < 50 and not any(each.startswith(at) for each in lines):
+        lines.append(text)
 
 
 class Gauge:

@@ -10,7 +10,7 @@ from engine.clock import monotonic_s
 
 
 class Notifier:
-    """Sends datagrams to $NOTIFY_SOCKET; each is lost rather than waited for."""
+    """Sends datagrams to $NOTIFY_SOCKET, none of which is waited for; `beat` sends again what did not go in."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         """Takes NOTIFY_SOCKET and the WATCHDOG variables out of *environment*: they are not for children."""
@@ -21,12 +21,14 @@ class Notifier:
         self.every_s = int(watchdog) / 2e6 if mine and watchdog.isascii() and watchdog.isdigit() and int(watchdog) else 0.0  # 0: no watchdog
         self._beat_at_s = 0.0
         self._said = ""
+        self._owed = ""  # that we are ready, while the manager has too much to read
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) if address else None
 
     def ready(self, status: str) -> None:
         """Everything works."""
-        self._send(f"READY=1\nSTATUS={status}")
+        text = f"READY=1\nSTATUS={status}"
+        self._owed = "" if self._send(text) else text
 
     def reloading(self) -> None:
         """A new configuration is being applied; `ready` ends it."""
@@ -34,6 +36,7 @@ class Notifier:
 
     def stopping(self, within_s: float) -> None:
         """We drain, and may need *within_s* for it."""
+        self._owed = ""
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(within_s * 1e6)}\nSTATUS=draining")
 
     def status(self, text: str) -> None:
@@ -44,13 +47,18 @@ class Notifier:
 
     def beat(self, now_s: float) -> None:
         """The supervisor's loop has come round; tell the watchdog if it is time."""
-        if self.every_s and now_s >= self._beat_at_s:
+        if self._owed and self._send(self._owed):
+            self._owed = ""
+        if self.every_s and now_s >= self._beat_at_s and self._send("WATCHDOG=1"):
             self._beat_at_s = now_s + self.every_s
-            self._send("WATCHDOG=1")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str) -> bool:
+        """Whether that is done with: it went in, or nobody listens."""
         if self._socket is not None:
             try:
                 self._socket.sendto(text.encode(), self._address)
-            except OSError:  # nobody listens any more, or not now
-                return
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+        return True

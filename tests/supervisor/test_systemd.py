@@ -54,3 +54,28 @@ def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path: Pa
         notifier.ready("x")
         notifier.beat(1.0)
         assert notifier.every_s == 0.0
+
+
+def test_a_manager_with_too_much_to_read_hears_it_later(manager: socket.socket) -> None:
+    """As while the machine boots: a lost READY would be waited for until the start has timed out."""
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "60000000"})
+    sent = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        try:
+            while sent < 100_000:
+                other.sendto(b"x", manager.getsockname())
+                sent += 1
+        except BlockingIOError:
+            pass
+    assert sent < 100_000
+    notifier.ready("5 processes")
+    notifier.beat(100.0)
+    for _ in range(sent):
+        assert manager.recv(10) == b"x"
+    notifier.beat(101.0)
+    assert [manager.recv(1000), manager.recv(1000)] == [b"READY=1\nSTATUS=5 processes", b"WATCHDOG=1"]
+    notifier.beat(102.0)
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)

@@ -127,16 +127,17 @@ def one_volume(path: str, move_to: str) -> None:
 def log_file(path: str, uid: int, gid: int, mode: int = 0o640) -> None:
     """Make sure that the children may append to the log; created with *mode* and theirs if it is missing."""
     directory(os.path.dirname(path), 0o750, uid, gid, "the log's directory")
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_NOFOLLOW if uid >= 0 else 0)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_NOFOLLOW | os.O_NONBLOCK if uid >= 0 else 0)
     try:
         fd = os.open(path, flags, mode)
     except OSError as error:
         raise StartError(f"cannot write log-file {path}: {error.strerror}") from error
     try:
         found = os.fstat(fd)
-        if found.st_size == 0 and (uid >= 0 or found.st_uid == os.geteuid()):
+        empty = stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink == 1  # no second name of a file of ours
+        if empty and (uid >= 0 or found.st_uid == os.geteuid()):
             os.fchmod(fd, mode)
-        if uid >= 0 and found.st_size == 0:
+        if uid >= 0 and empty:
             os.fchown(fd, uid, gid)
         elif uid >= 0 and not _allows(found, uid, gid, 0o2):
             raise StartError(f"log-file {path} is not writable for the workers' user {_name(uid)}: chown {_name(uid)} {path}")

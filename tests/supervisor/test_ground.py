@@ -201,3 +201,23 @@ def test_each_refusal_of_a_port_says_what_to_do(number: int, advice: str) -> Non
 )
 def test_workers_by_cores_unless_told(listeners: int, deliveries: int, cores: int, expected: tuple[int, int]) -> None:
     assert workers(listeners, deliveries, lambda: cores) == expected
+
+
+def test_a_log_is_no_second_name_of_another_file_and_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory belongs to the workers' user, who must not get files of ours, nor let us wait."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    owner = os.geteuid() or 65534
+    os.chown(directory, owner, -1)
+    monkeypatch.setattr(ground, "_must_be_usable", lambda *_: None)
+    (tmp_path / "ours").touch(0o600)
+    os.link(tmp_path / "ours", directory / "linked")
+    try:
+        ground.log_file(str(directory / "linked"), owner, os.getegid())
+    except StartError:
+        pass
+    found = (tmp_path / "ours").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o600)
+    os.mkfifo(directory / "pipe")
+    with pytest.raises(StartError, match="cannot write log-file"):
+        ground.log_file(str(directory / "pipe"), owner, os.getegid())

@@ -72,6 +72,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     source_lock_fd: int = -1  # the lock on that one
     spool_socket: str = ""
     log_path: str = ""
+    log_mode: int = 0o640  # of a log that this child is the first to make
     state_dir: str = ""  # absolute paths of state files lie below it; "" is none
     port_offset: int = 0
     workers: int = 1  # processes of this role

@@ -44,7 +44,7 @@ def run(birth: Birth, config: Config, now_s: Callable[[], float] = time.time) ->
 
 async def _serve(birth: Birth, config: Config, now_s: Callable[[], float]) -> int:
     loop = asyncio.get_running_loop()
-    log = EventLog(birth.log_path, birth.name)
+    log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
     targets = make_targets(config.acct_files, log)
     lost: asyncio.Future[Exception] = loop.create_future()
     news = asyncio.Event()

@@ -46,7 +46,7 @@ class _Worker:
     def __init__(self, birth: Birth, config: Config) -> None:
         self._birth = birth
         self._config = config
-        self._log = EventLog(birth.log_path, birth.name)
+        self._log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
         self._traffic = Traffic(birth)
         self._slot: Slot | None = None
         self._drained = asyncio.Event()

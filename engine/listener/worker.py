@@ -34,7 +34,7 @@ def run(birth: Birth, config: Config) -> int:
 
 async def _serve(birth: Birth, config: Config) -> int:
     loop = asyncio.get_running_loop()
-    log = EventLog(birth.log_path, birth.name)
+    log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
     loop.set_exception_handler(lambda _, context: _fault(log, context))
     lost: asyncio.Future[None] = loop.create_future()
 

@@ -24,7 +24,7 @@ FLUSH_S = 1.0
 
 def run(birth: Birth, config: Config) -> int:
     """Throw mail away until SIGTERM; the exit status."""
-    log = EventLog(birth.log_path, birth.name)
+    log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
     try:
         chosen = behaviour(config.server)
     except BehaviourError as error:

@@ -243,7 +243,7 @@ def run(birth: Birth, config: Config) -> int:
 
 
 async def _serve(birth: Birth, config: Config) -> int:
-    log = EventLog(birth.log_path, birth.name)
+    log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
     lost: list[Exception] = []
     ending = asyncio.Event()
 

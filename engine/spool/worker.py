@@ -26,7 +26,7 @@ LOG_FLUSH_S = 0.5
 
 def run(birth: Birth, config: Config) -> int:
     """Serve the spool at *birth*.spool_path until SIGTERM, or until the supervisor is gone; returns the exit status."""
-    log = EventLog(birth.log_path, birth.name)
+    log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
     spools = [spool for spool in config.spools if str(spool.path) == birth.spool_path] or list(config.spools[:1])
     min_free_bytes = spools[0].min_free_space_bytes if spools else 0
     try:

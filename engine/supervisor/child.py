@@ -53,7 +53,7 @@ def report(birth: Birth, kind: str, text: str) -> None:
     except OSError:  # the terminal is closed: the log and the exit code still tell
         pass
     if birth.uid < 0 or os.geteuid() != 0:  # the log belongs to the user we become
-        log = EventLog(birth.log_path, birth.name)
+        log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
         log.event(kind, escape(text, 4000))
         log.close()
 

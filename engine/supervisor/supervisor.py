@@ -224,6 +224,7 @@ class Supervisor:
             source_lock_fd=slot.source_lock_fd,
             spool_socket=spooldir.spool_socket(plan.spool_path),
             log_path=plan.log_path,
+            log_mode=plan.log_mode,
             state_dir=plan.options.state_dir,
             port_offset=plan.options.port_offset,
             workers=sum(other.role == slot.role for other in self._slots),

@@ -81,12 +81,15 @@ def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]
 
 def _summary(verdict: Verdict) -> list[str]:
     stopping = [item for item in verdict.not_yet if item.stops]
-    errors = sum(p.severity == "error" for p in verdict.problems) + sum(risk.stops for risk in verdict.risks)
+    errors = sum(p.severity == "error" for p in verdict.problems)
+    fatal = sorted({risk.kind for risk in verdict.risks if risk.stops})
     counts = f"{_many(verdict.working, 'directive')} working (on {_many(verdict.working_lines, 'line')})"
     counts += f", {len(verdict.not_yet)} not yet, {len(verdict.risks)} risky"
     if verdict.usable:
         return [f"verdict: usable: {counts}"]
-    reasons = [_many(errors, "error")] * bool(errors) + [f"{_many(len(stopping), 'thing')} not done yet"] * bool(stopping)
+    reasons = [_many(errors, "error")] if errors else []
+    reasons += [f"what is risky: {', '.join(fatal)}"] if fatal else []
+    reasons += [f"{_many(len(stopping), 'thing')} not done yet"] if stopping else []
     return [f"verdict: would not start: {counts}; in its way: {', '.join(reasons)}"]
 
 

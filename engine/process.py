@@ -21,6 +21,7 @@ from engine.fastpath import shared_add
 
 TRAFFIC_CELLS = 4  # messages, recipients, bytes, most connections at once: int64 each
 HEARTBEAT_ROW_BYTES = 8 * (1 + TRAFFIC_CELLS)  # int64 progress, and the traffic
+SHADOW_MARK = "shadow"  # the file in a spool directory that only a shadow may send from
 FDS_PER_CONNECTION = 2  # its socket, and the file of a large body
 
 _CODECS = ("ascii", "latin_1", "utf_8", "idna", "punycode", "utf_16", "base64_codec")
@@ -67,6 +68,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     spool_listener_fd: int = -1  # the spool process only: the Unix socket it serves
     sockets: list[ListenSocket] = []  # this listener's own
     listening: list[tuple[str, int]] = []  # every address and port that the engine listens on, for loop detection
+    shadow: tuple[str, int] | None = None  # address and port of the sink that every connection out goes to; None: to the world
     spool_path: str = ""
     source_path: str = ""  # a mover's: the deliver-only spool that it empties
     source_lock_fd: int = -1  # the lock on that one

@@ -20,13 +20,23 @@ def add(grammar: Grammar) -> None:
         "start", parents=[grammar.conf, grammar.state], help="run in the foreground; SIGTERM drains, a second one stops"
     )
     starting.add_argument("--port-offset", metavar="N", type=int, default=0, help="add N to every listening port")
+    starting.add_argument(
+        "--shadow", action="store_true", help="do all as configured, but deliver to a built-in sink on loopback: nothing is sent to the world"
+    )
     starting.set_defaults(run=run_start)
     stopping = grammar.commands.add_parser("stop", parents=[grammar.conf, grammar.state], help="drain a running engine and wait for its end")
     stopping.set_defaults(run=run_stop)
 
 
 def run_start(arguments: argparse.Namespace) -> int:
-    return start(Options(conf=arguments.conf, port_offset=arguments.port_offset, state_dir=arguments.state_dir, lenient=arguments.lenient))
+    options = Options(
+        conf=arguments.conf,
+        port_offset=arguments.port_offset,
+        state_dir=arguments.state_dir,
+        lenient=arguments.lenient,
+        shadow=arguments.shadow,
+    )
+    return start(options)
 
 
 def run_stop(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ def run_status(arguments: argparse.Namespace) -> int:
         return os.EX_OK
     state = "stopping" if status.stopping else "ready" if status.ready else "starting"
     print(f"engine {status.version}: {state}, pid {status.pid}, up {duration(status.uptime_s)}, on {', '.join(status.listening) or 'no port'}")
+    if status.shadow:
+        print(f"SHADOW: no mail leaves this host: every delivery goes to the built-in sink at {status.shadow}, which throws it away")
     print(f"spool {status.spool}: {in_words(counts)}")
     rows = [
         [each.name, each.pid or "-", each.state, duration(each.uptime_s), each.restarts, f"{each.heartbeat_age_s:.0f}s", each.smtp_in, each.smtp_out]

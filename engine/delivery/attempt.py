@@ -90,7 +90,7 @@ class Opener:
         settings = queue.settings
         where = f"{route.host}[{route.address}]:{route.port}"
         try:
-            sock = bound_socket(route.source_ip, route.address)
+            sock = bound_socket(self._destinations.binding(route.source_ip), route.address)
         except OSError as error:  # ours: it says nothing of the peer
             return Failed("4.4.1", f"no socket can be bound to {route.source_ip}: {_words(error)}", _peer(route), None, False)
         try:

@@ -78,7 +78,7 @@ class _Worker:
         slot = Slot(
             scheduler,
             reader,
-            Destinations(resolver, frozenset(birth.listening)),
+            Destinations(resolver, frozenset(birth.listening), birth.shadow),
             Sources(config, local_addresses),
             process.outgoing(birth, config.server.total_max_smtp_out),
             self._log,

@@ -13,7 +13,7 @@ from engine.clock import monotonic_s
 from engine.errors import EngineError
 from engine.log import EventLog
 from engine.process import Birth, Heartbeat
-from engine.spool import format, index
+from engine.spool import format, index, shadow
 from engine.spool.service import SpoolService
 from engine.spool.space import Space
 
@@ -33,6 +33,9 @@ def run(birth: Birth, config: Config) -> int:
         listener = _listener(birth)
         root = format.claim(birth.spool_path, birth.lock_fd)
         service = SpoolService(root, listener, log, space=Space(root, min_free_bytes or 0))
+        with service.env.begin() as txn:
+            waiting = txn.stat(service.tables.due)["entries"]
+        shadow.admit(root, waiting, shadow=birth.shadow is not None)
     except (OSError, EngineError) as error:
         log.event("spool", f"cannot start: {error}")
         log.close()

@@ -17,6 +17,8 @@ class Options:
     port_offset: int = 0
     state_dir: str = ""  # absolute, or "" for the configuration's own paths
     lenient: bool = False  # as in Snapshot; children inherit it with the text
+    shadow: bool = False  # every connection out goes to our own sink
+    sink_port: int = 0  # of that sink: chosen by the kernel at the start, the same through every reload
 
 
 def load(snapshot: Snapshot, state_dir: str = "") -> tuple[Config, list[Problem]]:

@@ -28,6 +28,7 @@ class Generation:
     delivery_workers: int  # what config.slots() is asked with
     where: list[tuple[str, int, str]]  # address, port, source to listen on
     sink: list[tuple[str, int, str]]  # likewise of the sink: no addresses of ours for the loop check, since delivering to it is its purpose
+    shadow: tuple[str, int] | None  # the sink that all mail goes to instead of the world
 
     @property
     def listening(self) -> list[tuple[str, int]]:
@@ -56,16 +57,23 @@ class Succession(NamedTuple):
 def generation(number: int, config: Config, snapshot: Snapshot, options: Options, workers: Callable[[int, int], tuple[int, int]]) -> Generation:
     """The Generation of *config*; StartError if the engine cannot run with it."""
     listeners, deliveries = workers(config.server.listener_workers, config.server.delivery_workers)
+    instead = (sockets.LOOPBACK, options.sink_port) if options.shadow else None
     return Generation(
         number=number,
         config=config,
         facts=facts(config),
         where=sockets.addresses([(each.network, each.port, each.source) for each in config.server.smtp_listener], options.port_offset),
-        sink=sockets.addresses(_sink(config.server), options.port_offset),
+        sink=sockets.addresses(_sink(config.server), options.port_offset) + ([(*instead, "")] if instead else []),
+        shadow=instead,
         config_fd=memory_file("config", snapshot.encode()),
         listeners=listeners,
         delivery_workers=deliveries,
     )
+
+
+def shadow(now: Generation) -> str:
+    """Where a shadow sends all mail, `127.0.0.1:40123`; "" for an engine that is none."""
+    return "{}:{}".format(*now.shadow) if now.shadow else ""
 
 
 def wanted(now: Generation) -> list[Wanted]:
@@ -77,7 +85,8 @@ def wanted(now: Generation) -> list[Wanted]:
         if slot.virtual_mtas:
             basis = (index, slot, everybody if index == 0 else (), now.listening, of_delivery(now.facts, now.config, slot.virtual_mtas, index == 0))
             found.append(Wanted("delivery", index, basis, " ".join([f"delivery/{index}", *slot.source_ips[:8]])))
-    found += [Wanted("mover", index, (spool.path,), f"mover/{index} {spool.path}") for index, spool in enumerate(now.config.attached_spools)]
+    if now.shadow is None:  # what lies in a deliver-only spool is real: a shadow leaves it there
+        found += [Wanted("mover", index, (spool.path,), f"mover/{index} {spool.path}") for index, spool in enumerate(now.config.attached_spools)]
     of_each = (now.listeners, now.where, of_listeners(now.facts))
     found += [Wanted("listener", index, of_each) for index in range(now.listeners)]
     return found + ([Wanted("sink", 0, (now.sink, of_sink(now.facts)))] if now.sink else [])

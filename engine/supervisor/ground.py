@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from engine.config import AcctFileSettings
 from engine.errors import StartError
-from engine.process import FDS_PER_CONNECTION, answers_socket
+from engine.process import FDS_PER_CONNECTION, SHADOW_MARK, answers_socket
 from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, claim, sync_directory
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
@@ -115,6 +115,10 @@ def attached_spool(path: str, uid: int, gid: int) -> int:
     if not os.path.isdir(path):
         raise StartError(f"spool {path}: there is no such directory; remove its <spool>, which is deliver-only, or bring the spool back")
     _must_be_usable(path, uid, gid, "spool")
+    mark = os.path.join(path, SHADOW_MARK)
+    if os.path.lexists(mark):
+        advice = f"take its <spool> away, or, only to deliver to the world what lies in it, remove {mark}"
+        raise StartError(f"spool {path}: engine start --shadow has used it: {advice}")
     return claim(path)
 
 

@@ -14,6 +14,7 @@ from engine.errors import StartError
 from engine.process import ListenSocket
 
 BACKLOG = 4096
+LOOPBACK = "127.0.0.1"
 EVERYWHERE = {4: "0.0.0.0", 6: "::"}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -89,6 +90,13 @@ def bind(where: list[tuple[str, int, str]], slots: int, held: Sequence[ListenSoc
             os.close(fd)
         raise
     return rows
+
+
+def on_loopback() -> ListenSocket:
+    """A listening socket on LOOPBACK, at a port that the kernel has chosen."""
+    opened = _open(LOOPBACK, 0, shared=True)
+    port: int = opened.getsockname()[1]
+    return ListenSocket(opened.detach(), LOOPBACK, port)
 
 
 def _within(old: str, everywhere: str, places: set[tuple[str, int]], port: int) -> bool:

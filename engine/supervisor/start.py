@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.config import Config, Snapshot, read
 from engine.errors import StartError
 from engine.process import HEARTBEAT_ROW_BYTES
 from engine.supervisor import ground, sockets, spooldir
 from engine.supervisor.configuration import Options, load
-from engine.supervisor.generation import generation, wanted
+from engine.supervisor.generation import generation, shadow, wanted
 from engine.supervisor.slots import Slot
 from engine.supervisor.spawn import memory_file
 from engine.supervisor.supervisor import Plan, Supervisor
@@ -38,11 +39,18 @@ def start(options: Options) -> int:
         say(str(problem))
     if "." not in config.server.host_name[0]:
         say(f"warning: we call ourselves {config.server.host_name[0]!r}, which is no full domain name: say host-name in the configuration")
+    if options.shadow:
+        say("SHADOW: no mail leaves this host: every delivery goes to a built-in sink, which throws it away")
+        for spool in config.attached_spools:
+            say(f"SHADOW: spool {spool.path} is deliver-only: what lies in it is left alone")
     try:
         plan = prepare(config, snapshot, options)
     except OSError as error:
         raise StartError(f"cannot start: {error}") from error
-    return Supervisor(plan, say).run()
+    supervisor = Supervisor(plan, say)
+    if options.shadow:
+        supervisor.log.event("SHADOW", f"no mail leaves this host: every delivery goes to the built-in sink at {shadow(plan.generation)}")
+    return supervisor.run()
 
 
 def say(line: str) -> None:
@@ -55,6 +63,8 @@ def say(line: str) -> None:
 
 def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[str, str] = MODULES) -> Plan:
     """The Plan for *config*, with its lock held and its sockets bound.  StartError names what is missing and what to do."""
+    sink = [sockets.on_loopback()] if options.shadow else []
+    options = replace(options, sink_port=sink[0].port if sink else 0)
     now = generation(1, config, snapshot, options, workers)
     server, spool = config.server, config.spool.path
     uid, gid = ground.who(server.user)
@@ -80,7 +90,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         if child.role == "listener":
             slot.sockets = bound[child.index]
         elif child.role == "sink":
-            (slot.sockets,) = sockets.bind(now.sink, 1)
+            (slot.sockets,) = sockets.bind(now.sink, 1, sink)
         elif child.role == "mover":
             slot.source_path = config.attached_spools[child.index].path
             slot.source_lock_fd = ground.attached_spool(slot.source_path, uid, gid)

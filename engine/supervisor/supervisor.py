@@ -22,7 +22,7 @@ from engine.process import Birth, ListenSocket, answers_socket, counter_rows, he
 from engine.supervisor import ground, signals, spooldir
 from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
-from engine.supervisor.generation import Generation, Wanted, free, succession
+from engine.supervisor.generation import Generation, Wanted, free, shadow, succession
 from engine.supervisor.reload import examine
 from engine.supervisor.slots import Slot, Timing
 from engine.supervisor.sockets import bind
@@ -219,6 +219,7 @@ class Supervisor:
             spool_listener_fd=plan.spool_listener.fileno() if slot.role == "spool" else -1,
             sockets=slot.sockets,
             listening=born.listening,
+            shadow=born.shadow,
             spool_path=plan.spool_path,
             source_path=slot.source_path,
             source_lock_fd=slot.source_lock_fd,
@@ -294,8 +295,7 @@ class Supervisor:
 
     def _change_to(self, now: Generation, answer: Reloaded) -> Reloaded:
         """Put *now* in force: all that can fail comes first."""
-        server, plan = now.config.server, self.plan
-        change = succession(self._slots, now)
+        server, plan, change = now.config.server, self.plan, succession(self._slots, now)
         try:
             if len(self._slots) + len(change.come) > plan.rows:
                 raise StartError(f"{len(self._slots)} processes live and {len(change.come)} more would be too many: wait until some have drained")
@@ -415,10 +415,9 @@ class Supervisor:
         """Everybody is gone: leave nothing behind that looks like a running engine."""
         self.log.event("ended", f"supervisor pid={os.getpid()} exit={self._exit_code}")
         self.log.close()
-        run = os.path.join(self.plan.spool_path, spooldir.RUN)
         for name in (spooldir.PIDS, spooldir.SPOOL_SOCKET, spooldir.CONTROL_SOCKET):  # while they are surely ours
             try:
-                os.unlink(os.path.join(run, name))
+                os.unlink(os.path.join(self.plan.spool_path, spooldir.RUN, name))
             except FileNotFoundError:
                 continue
         shutil.rmtree(os.path.dirname(answers_socket(self.plan.spool_path, "")), ignore_errors=True)
@@ -458,6 +457,7 @@ class Supervisor:
             listening=self._listening(),
             turned_away=self._takeover.answered,
             children=[self._child(slot, now_s) for slot in self._slots],
+            shadow=shadow(self.plan.generation),
             generation=self.plan.generation.number,
             reloading=self._reloading,
             traffic=self._traffic.table(self._rows(), sum(self._counts[0]), sum(self._counts[1])),

@@ -42,11 +42,11 @@ def made() -> Iterator[list[Generation]]:
         os.close(each.config_fd)
 
 
-def plan(made: list[Generation], text: str) -> Generation:
+def plan(made: list[Generation], text: str, options: Options = Options(conf="/engine.conf")) -> Generation:
     snapshot = from_text(text)
     config = build(snapshot).config
     assert config is not None
-    made.append(generation(len(made) + 1, config, snapshot, Options(conf="/engine.conf"), lambda listeners, deliveries: (listeners, deliveries)))
+    made.append(generation(len(made) + 1, config, snapshot, options, lambda listeners, deliveries: (listeners, deliveries)))
     return made[-1]
 
 
@@ -82,6 +82,19 @@ def test_an_address_that_moves_takes_both_owners_along_and_no_other(made: list[G
     assert owners["v3"] != owners["v4"]
     change = succession(slots, plan(made, BASE + more.replace("192.0.2.4", "192.0.2.3")))
     assert {slot.index for slot in change.go if slot.role == "delivery"} == {owners["v3"], owners["v4"]}
+
+
+def test_a_shadow_has_a_sink_and_leaves_deliver_only_spools_alone_through_every_reload(made: list[Generation]) -> None:
+    text = BASE + "<spool /other>\ndeliver-only yes\n</spool>\n"
+    assert [child.role for child in wanted(plan(made, text)) if child.role in ("mover", "sink")] == ["mover"]
+    options = Options(conf="/engine.conf", shadow=True, sink_port=40123, port_offset=10)
+    before = plan(made, text, options)
+    assert (before.shadow, before.sink) == (("127.0.0.1", 40123), [("127.0.0.1", 40123, "")])
+    assert [child.role for child in wanted(before) if child.role in ("mover", "sink")] == ["sink"]
+    assert before.shadow not in before.listening, "delivering there is no loop"
+    after = plan(made, text + "dummy-smtp-port 2600\ndummy-smtp-ip 127.0.0.1\n", options)
+    assert after.shadow == before.shadow and set(before.sink) < set(after.sink)
+    assert [slot.name for slot in succession(alive(before), after).go] == ["sink/0"]
 
 
 def test_who_retires_already_is_nobodys_successor(made: list[Generation]) -> None:

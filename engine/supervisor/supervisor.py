@@ -305,6 +305,7 @@ class Supervisor:
         except (StartError, OSError) as error:
             os.close(now.config_fd)
             return msgspec.structs.replace(answer, good=False, problems=[str(error)])
+        os.close(plan.generation.config_fd)  # those that go have it themselves, and are not started again
         plan.generation = now
         for slot in change.stay:
             slot.generation = now
@@ -319,8 +320,8 @@ class Supervisor:
         self._notifier.reloading()
         tell_spool(spooldir.spool_socket(plan.spool_path), {"q": "room", "min_free_bytes": now.config.spool.min_free_space_bytes})
         self._succeed(monotonic_s())
-        going, coming = [slot.name for slot in change.go], [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
-        return msgspec.structs.replace(answer, generation=now.number, stopping=going, starting=coming)
+        coming = [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
+        return msgspec.structs.replace(answer, generation=now.number, stopping=[slot.name for slot in change.go], starting=coming)
 
     def _bind_for(self, now: Generation, roles: set[str]) -> dict[str, list[list[ListenSocket]]]:
         """The sockets of the new children of *roles*, by role and index; StartError, and then none is left behind."""

@@ -196,3 +196,17 @@ def test_a_supervisor_killed_in_the_middle_of_a_reload_leaves_nothing_behind(mak
             client.sendmail("s@origin.example", ["r@dest.example"], "Subject: x\r\n\r\nbody\r\n")
         assert sink.wait_for_messages(1)[0].peer[0] == "127.0.0.12"
         eventually(lambda: sorted(name for name in engine.pids() if name.startswith("listener")) == ["listener/0"], "no survivor")
+
+
+def test_a_reload_leaves_no_descriptor_behind(make_engine: MakeEngine) -> None:
+    engine = make_engine(conf())
+    ready(engine)
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{engine.pid('supervisor')}/fd"))
+
+    reload(engine, conf(9, ("max-smtp-out 3", "max-smtp-out 4")))
+    before = descriptors()
+    for number in range(5, 9):
+        reload(engine, conf(9, ("max-smtp-out 3", f"max-smtp-out {number}")))
+    assert descriptors() == before

@@ -6,7 +6,7 @@ import grp
 import os
 import stat
 import subprocess
-from typing import Any
+import sys
 
 import pytest
 
@@ -17,11 +17,27 @@ GROUP = "daemon"
 STRANGER = 65_530  # a user who is nobody here
 
 
+AS_ANOTHER = """
+import contextlib, io, os, sys
+from engine.cli import main
+from engine.process import load_codecs
+user, groups, words = int(sys.argv[1]), [int(each) for each in sys.argv[2].split(",") if each], sys.argv[3:]
+load_codecs()
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    main(words)  # as root: what is imported late is there then, though the interpreter's files may be root's alone
+os.setgroups(groups)
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+os.chdir("/")
+sys.exit(main(words))
+"""
+
+
 def ask(engine: Engine, *words: str, groups: list[int]) -> subprocess.CompletedProcess[str]:
     """An engine command as another user, a member of *groups*."""
-    become: dict[str, Any] = {"user": STRANGER, "group": STRANGER, "extra_groups": groups}
-    command = engine.command(*words, "-c", str(engine.conf))
-    return subprocess.run(command, env=engine._environment(), cwd="/", capture_output=True, text=True, timeout=30, check=False, **become)
+    user = [str(STRANGER), ",".join(str(each) for each in groups)]
+    command = [sys.executable, "-c", AS_ANOTHER, *user, *words, "-c", str(engine.conf)]
+    return subprocess.run(command, env=engine._environment(), capture_output=True, text=True, timeout=30, check=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")

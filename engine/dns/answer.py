@@ -19,12 +19,14 @@ _RCODE_TEXT = {codec.FORMERR: "FORMERR", codec.SERVFAIL: "SERVFAIL", codec.NOTIM
 
 
 class Found(NamedTuple):
-    """Records: *exchanges* for an MX question, *addresses* for A and AAAA; *name* is where they stood after aliases."""
+    """Records: *exchanges* of MX, *addresses* of A and AAAA, *names* of PTR, *texts* of TXT; *name* is where they stood after aliases."""
 
     name: str
     ttl_s: float
     exchanges: tuple[Mx, ...] = ()
     addresses: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    texts: tuple[bytes, ...] = ()
 
 
 class NoData(NamedTuple):
@@ -85,5 +87,8 @@ def conclude(response: Response, question: Question) -> Answer | Alias:
 
 def _found(name: str, ttl_s: float, records: list[codec.Record]) -> Found:
     exchanges = tuple(dict.fromkeys(record.value for record in records if isinstance(record.value, Mx)))
-    addresses = tuple(dict.fromkeys(record.value for record in records if isinstance(record.value, str)))
-    return Found(name, ttl_s, exchanges, addresses)
+    words = tuple(dict.fromkeys(record.value for record in records if isinstance(record.value, str)))
+    texts = tuple(record.value for record in records if isinstance(record.value, bytes))
+    if records[0].type == codec.PTR:
+        return Found(name, ttl_s, names=words)
+    return Found(name, ttl_s, exchanges, words, texts=texts)

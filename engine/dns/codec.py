@@ -17,9 +17,11 @@ A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
 SOA: Final = 6
+PTR: Final = 12
 MX: Final = 15
+TXT: Final = 16
 AAAA: Final = 28
-TYPE_NAMES: Final = {A: "A", NS: "NS", CNAME: "CNAME", SOA: "SOA", MX: "MX", AAAA: "AAAA"}
+TYPE_NAMES: Final = {A: "A", NS: "NS", CNAME: "CNAME", SOA: "SOA", PTR: "PTR", MX: "MX", TXT: "TXT", AAAA: "AAAA"}
 
 NOERROR: Final = 0
 FORMERR: Final = 1
@@ -67,12 +69,12 @@ class Mx(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record of an answer section: *value* is an address (A, AAAA), a name (CNAME) or an Mx."""
+    """One record of an answer section: *value* is an address (A, AAAA), a name (CNAME, PTR), an Mx, or the bytes of a TXT, its strings joined."""
 
     name: str
     type: int
     ttl_s: int
-    value: str | Mx
+    value: str | Mx | bytes
 
 
 class Response(NamedTuple):
@@ -163,7 +165,7 @@ def _read_answer(wire: bytes, position: int, names: _Names, records: list[Record
     end = _end_of_data(wire, start, size)
     if klass != _IN:
         return end
-    value: str | Mx
+    value: str | Mx | bytes
     if kind == A:
         if size != 4:
             raise MalformedMessage(f"A record of {size} octets")
@@ -177,14 +179,28 @@ def _read_answer(wire: bytes, position: int, names: _Names, records: list[Record
         if after != end:
             raise MalformedMessage("MX record does not end with its host")
         value = Mx(wire[start] << 8 | wire[start + 1], host)
-    elif kind == CNAME:
+    elif kind in (CNAME, PTR):
         value, after = names.read(start)
         if after != end:
-            raise MalformedMessage("CNAME record does not end with its name")
+            raise MalformedMessage(f"{TYPE_NAMES[kind]} record does not end with its name")
+    elif kind == TXT:
+        value = _strings(wire, start, end)
     else:
         return end
     records.append(Record(name, kind, _ttl_s(ttl_s), value))
     return end
+
+
+def _strings(wire: bytes, position: int, end: int) -> bytes:
+    """The character-strings of a TXT record, joined as RFC 7208 section 3.3 reads them."""
+    joined = bytearray()
+    while position < end:
+        after = position + 1 + wire[position]
+        if after > end:
+            raise MalformedMessage("TXT record with a string past its end")
+        joined += wire[position + 1 : after]
+        position = after
+    return bytes(joined)
 
 
 def _ttl_s(raw: int) -> int:

@@ -209,9 +209,17 @@ class Resolver:
 
     # --- questions --------------------------------------------------------------------------------------------------------------------
 
+    async def ask(self, question: Question) -> Answer:
+        """The answer to *question*; its TTL is what is left of it."""
+        return self._aged(await self._lookup(question))
+
     async def mx(self, domain: str) -> Answer:
-        """The answer to the MX question for *domain*; its TTL is what is left of it."""
-        return self._aged(await self._lookup(Question(domain, codec.MX)))
+        """The answer to the MX question for *domain*."""
+        return await self.ask(Question(domain, codec.MX))
+
+    async def pointers(self, address: str) -> Answer:
+        """The answer to the PTR question for *address*: the names that it says it has."""
+        return await self.ask(Question(ip_address(address).reverse_pointer, codec.PTR))
 
     async def addresses(self, host: str, families: frozenset[int] = frozenset({4, 6})) -> list[Answer]:
         """The answers to the A and AAAA questions for *host*, as far as in *families*, in this order."""

@@ -62,3 +62,10 @@ def test_failures(heard: Response, reason: str) -> None:
     answer = conclude(heard, QUESTION)
     assert isinstance(answer, TemporaryFailure)
     assert answer.reason == reason
+
+
+def test_names_and_texts() -> None:
+    pointers = Response(1, 0, False, None, (Record("1.example", codec.PTR, 60, "a.example"), Record("1.example", codec.PTR, 60, "b.example")))
+    assert conclude(pointers, Question("1.example", codec.PTR)) == Found("1.example", 60, names=("a.example", "b.example"))
+    texts = Response(1, 0, False, None, (Record("d.example", codec.TXT, 60, b"v=spf1 -all"), Record("d.example", codec.TXT, 60, b"x")))
+    assert conclude(texts, Question("d.example", codec.TXT)) == Found("d.example", 60, texts=(b"v=spf1 -all", b"x"))

@@ -97,10 +97,17 @@ def test_ttl_with_its_top_bit_set_is_zero() -> None:
 
 def test_records_of_other_types_and_classes_are_left_out() -> None:
     message = response_to(Question("a.example", codec.A))
-    message.answer.append(dns.rrset.from_text("a.example.", 60, "IN", "TXT", '"x"'))
+    message.answer.append(dns.rrset.from_text("a.example.", 60, "IN", "HINFO", '"x" "y"'))
     message.answer.append(dns.rrset.from_text("a.example.", 60, "CH", "TXT", '"x"'))
     message.answer.append(dns.rrset.from_text("a.example.", 60, "IN", "A", "192.0.2.1"))
     assert [record.value for record in parse_response(message.to_wire()).answers] == ["192.0.2.1"]
+
+
+def test_texts_are_joined_and_pointers_are_names() -> None:
+    message = response_to(Question("a.example", codec.A))
+    message.answer.append(dns.rrset.from_text("a.example.", 60, "IN", "TXT", '"v=spf1 a" "" " -all"'))
+    message.answer.append(dns.rrset.from_text("1.example.", 60, "IN", "PTR", "Host.Example."))
+    assert [record.value for record in parse_response(message.to_wire()).answers] == [b"v=spf1 a -all", "host.example"]
 
 
 def question_of(name: bytes, tail: bytes = struct.pack("!HH", 15, 1)) -> bytes:

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": set(),
     "smtp": {"mail"},
     "dns": {"config"},
+    "spf": {"dns"},  # its values: questions and answers
     "spool": {"config", "mail"},
     "policy": {"config", "mail"},
     "bounce": {"config", "mail"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
 }
 
-PURE = {"smtp", "policy", "bounce", "scheduler", "config", "mail"}
+PURE = {"smtp", "policy", "bounce", "scheduler", "config", "mail", "spf"}
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "lmdb", "threading", "signal", "uvloop", "selectors", "multiprocessing", "subprocess"}
 FORKS = {("os", "fork"), ("os", "forkpty"), ("os", "posix_spawn"), ("os", "posix_spawnp"), ("subprocess", ""), ("multiprocessing", "")}
 

@@ -58,13 +58,15 @@ def report(
     templates: Templates = OWN_WORDS,
     waits: tuple[str, str] = ("", ""),
     plain: bool = False,
+    utf8: bool = False,
 ) -> bytes:
     """The DSN about *failures* to *return_path*, header section and body, in wire form (dot-stuffed, every line ended by CRLF).
 
     *host* is our name, *id_text* the DSN's own message id.  *original_headers* (up to and with or without the empty line) and *original* (the whole
     message in chunks cut anywhere) are in wire form too, as they lie in the spool; the message itself is returned only where *ret* is `FULL` and
     *original* is given: whoever calls decides how large one may be.  Its envelope goes with the null sender.  *waits* are retry-after and
-    bounce-after in words, for *templates*; *plain*: text for people and the header section, without parts.
+    bounce-after in words, for *templates*; *plain*: text for people and the header section, without parts; *utf8*: the message came with SMTPUTF8,
+    and is returned under the types of RFC 6533.  Addresses outside ASCII stand in the report as utf-8-addr-xtext, which every host may carry.
     """
     message = None if original is None else b"".join(original)
     values = _values(host, return_path, failures, original_headers if message is None else message, waits, arrival_ms, now_ms)
@@ -78,6 +80,8 @@ def report(
     status = _fields([_message_fields(host, vmta, env_id, arrival_ms), *map(_recipient_fields, failures)])[:-2]  # its last line end is the boundary's
     words, words_encoding = _encoded(text)
     returned_type = b"message/rfc822" if full else b"text/rfc822-headers"
+    if utf8:
+        returned_type = b"message/global" if full else b"message/global-headers"
     returned_encoding = b"8bit" if has_8bit(returned) else b"7bit"
     boundary = _boundary(id_text, (words, status, returned))
     between = b"\r\n--" + boundary + b"\r\n"

@@ -73,7 +73,6 @@ def _source() -> tuple[Directive, ...]:
         later("allow-auth", v.boolean, "false"),
         later("allow-chunking", v.boolean, "false"),
         later("allow-mailmerge", v.boolean, "false"),
-        later("allow-smtputf8", v.boolean, "false"),
         later("allow-starttls", v.boolean, "false"),
         later("allow-unencrypted-plain-auth", v.boolean, "false"),
         later("always-allow-api-submission", v.boolean, "false", old="allow-mailmerge"),

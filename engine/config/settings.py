@@ -123,6 +123,7 @@ class ClientSettings:
         v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."
     )
     disconnect_on_transient_error: bool = directive(v.boolean, "false", "Close the connection instead of answering a command with a 4xx.")
+    allow_smtputf8: bool = directive(v.boolean, "true", "Offer SMTPUTF8: addresses in UTF-8 may come in.")
     max_message_hops: int = directive(v.count, "100", "Most Received fields; more is a loop.")
     add_received_header: bool = directive(v.boolean, "true", "Add our Received field.")
     hide_message_source: bool = directive(v.boolean, "false", "Leave the client's name and address out of our Received field.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Protocol, cast
 
+from engine.delivery.demands import adapted
 from engine.delivery.outcome import told
 from engine.delivery.pool import Route
 from engine.delivery.trace import Trace
@@ -113,17 +114,16 @@ class Connection:
         self.transaction = transaction
         self.message = message
         self.began_s = self.now_s
-        self.client.start(
-            ClientTransaction(
-                sender=message.return_path,
-                recipients=tuple([row.due.address for row in transaction.rows]),
-                size_bytes=message.body.size_bytes + len(message.prefix),
-                eight_bit=message.eight_bit,
-                ret=message.ret,
-                env_id=message.env_id,
-                rcpt_parameters=_rcpt_parameters(transaction),
-            )
+        said = ClientTransaction(
+            sender=message.return_path,
+            recipients=tuple([row.due.address for row in transaction.rows]),
+            size_bytes=message.body.size_bytes + len(message.prefix),
+            eight_bit=message.eight_bit,
+            ret=message.ret,
+            env_id=message.env_id,
+            rcpt_parameters=_rcpt_parameters(transaction),
         )
+        self.client.start(adapted(said, message.needs, self.client.extensions) if message.needs else said)
         self._flush()
         self._set_deadline()
 

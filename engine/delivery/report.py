@@ -14,7 +14,7 @@ from engine.delivery.outcome import DISCARDED, Peer, Result
 from engine.errors import SpoolError
 from engine.fastpath import find_fields, has_8bit
 from engine.mail.address import split
-from engine.mail.envelope import Due, Message
+from engine.mail.envelope import NEEDS_SMTPUTF8, Due, Message
 from engine.mail.message_id import text
 from engine.scheduler.queue import Queue
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
@@ -77,6 +77,7 @@ class Reporter:
             templates=self._templates,
             waits=(_in_words(settings.retry_after[0]), _in_words(settings.bounce_after_s)),
             plain=settings.dsn_format == "plain-text",
+            utf8=message.needs & NEEDS_SMTPUTF8 != 0,
         )
         body = self._writer.write(dsn_id, (content,))
         row = Message(body, "", b"", now_ms, has_8bit(content), False, "", "", "local", "", message.job_id)
@@ -104,6 +105,8 @@ class Reporter:
     def _accept(self, new_id: bytes, message: Message, recipient: str, vmta: str, notify: int = 0) -> Accept:
         address = recipient if "@" in recipient else f"{recipient}@{self._host}"
         _, domain = split(address)
+        if not address.isascii():
+            message = msgspec.structs.replace(message, needs=message.needs | NEEDS_SMTPUTF8)
         due = Due(address, message.queued_ms, notify=notify)
         body = message.body
         return Accept(new_id, _encode(message), body.epoch, body.segment, body.size_bytes, [NewRecipient(f"{domain}/{vmta}", _encode(due))])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from engine.clock import monotonic_s, wall_ms
+from engine.delivery import demands
 from engine.delivery.attempt import Failed, Opener, Spare
 from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
@@ -266,6 +267,10 @@ class Slot:
         while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:
             message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
             if message is not None:
+                if message.needs:
+                    transaction = self._sendable(connection, transaction, message, now_ms)
+                    if not transaction.rows:
+                        continue
                 try:
                     connection.send(transaction, message)
                 except LocalProtocolError as error:  # an address that no command can hold: it must not cost the process
@@ -276,6 +281,15 @@ class Slot:
         self._pool.put(connection)
         if queue.window:  # the settler is full: when it has room, the queue is served again
             self.scheduler.ready[queue.number] = queue
+
+    def _sendable(self, connection: Connection, transaction: Transaction, message: Message, now_ms: int) -> Transaction:
+        """*transaction* without the recipients that *message* cannot go to by this host: they bounce."""
+        results = demands.refused(message, transaction.rows, connection.client.extensions, connection.route.host)
+        if results:
+            self.settler.settle(transaction.queue, transaction.message, message, results, _peer(connection, message), now_ms)
+            keys = {result.row.key for result in results}
+            return transaction._replace(rows=tuple([row for row in transaction.rows if row.key not in keys]))
+        return transaction
 
     def body_of(self, connection: Connection) -> tuple[bytes, ...] | Iterator[bytes]:
         """See `connection.Owner`."""

@@ -138,6 +138,7 @@ class Listener:
             domain_suffix=self.reception.config.server.domain_suffix if client.auto_qualify_domain else "",
             too_many_rcpts_fails_message=client.too_many_rcpts_fails_message,
             disconnect_on_transient_error=client.disconnect_on_transient_error,
+            smtputf8=client.allow_smtputf8,
         )
 
     def _close_servers(self) -> None:

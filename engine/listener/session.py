@@ -71,7 +71,7 @@ class Session:
         refusal = self._listener.reception.refusal()
         if refusal is not None:
             return refusal
-        self._envelope = Envelope(sender, parameters.ret, parameters.env_id)
+        self._envelope = Envelope(sender, parameters.ret, parameters.env_id, parameters.needs)
         return SENDER_OK
 
     def rcpt(self, address: str, parameters: Parameters) -> Reply:

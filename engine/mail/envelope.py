@@ -9,6 +9,9 @@ import struct
 
 import msgspec
 
+# Bits of Message.needs: what a host must offer for the message to go there as it is.
+NEEDS_SMTPUTF8 = 1  # it came with SMTPUTF8 (RFC 6531), or an address of its envelope is not ASCII
+
 
 class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where a body lies: `size_bytes` bytes in wire form (dot-stuffed, every line ended by CRLF, no final dot) at `offset` of a segment."""
@@ -34,6 +37,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     src_type: str  # "smtp", or "local" for our own DSNs
     src_mta: str  # "helo (ip)"
     job_id: str
+    needs: int = 0  # bits NEEDS_*
 
 
 class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):

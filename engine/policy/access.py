@@ -12,9 +12,10 @@ import re
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
+from unicodedata import normalize
 
 from engine.config import Config
-from engine.mail.address import canonical_domain, split
+from engine.mail.address import canonical_domain, is_written_plainly, split
 from engine.mail.reply import Reply, reply
 
 
@@ -47,7 +48,6 @@ DENIED_FOR_NOW = reply(450, "4.7.1 relaying denied")  # instead of it under rela
 UNKNOWN_USER = reply(550, "5.1.1 no such user here")
 NO_DOMAIN = reply(501, "5.1.3 recipient address needs a domain")
 BAD_DOMAIN = reply(501, "5.1.3 bad domain in recipient address")
-NON_ASCII = reply(553, "5.6.7 non-ASCII addresses need SMTPUTF8, which is not offered")
 
 LOCAL_DOMAIN = "local"  # PowerMTA's pseudo-domain of local aliases: our host-names
 _LOCAL_USERS = frozenset({"postmaster", "abuse"})  # RFC 5321 §4.5.1, RFC 2142 §4
@@ -76,8 +76,8 @@ class Access:
         needed only where *address* ends in `]`.
         """
         local, domain = split(address)
-        if not address.isascii():
-            return NON_ASCII if may_relay else DENIED
+        if not address.isascii() and not may_relay and not is_written_plainly(address.rpartition("@")[2]):
+            return DENIED
         if not domain:
             if local.lower() == "postmaster":
                 if self._aliases and (targets := self._alias(local, self._main_name)):
@@ -98,6 +98,8 @@ class Access:
     def _by_rule(self, local: str, domain: str, may_relay: bool) -> Admitted | Reply:
         """For a client that no <source> admits, and for the domains that are our own names: those are ours even for clients that may relay."""
         bare = _unquoted(local)
+        if not bare.isascii():
+            bare = normalize("NFKC", bare)  # what a later host may make of it: U+FF20 is a compatible @
         if not bare or _ROUTING.search(bare):
             return UNKNOWN_USER if may_relay else DENIED
         address = f"{local}@{domain}"

@@ -4,6 +4,7 @@ cdef class Envelope:
     cdef public str env_id
     cdef public set given
     cdef public dict recipients
+    cdef public int needs
     cdef public bint notify_sender
     cdef public Py_ssize_t held_bytes
 

@@ -14,7 +14,7 @@ from engine.clock import wall_ms
 from engine.errors import SpoolError
 from engine.log import escape
 from engine.mail import message_id
-from engine.mail.envelope import Body, Due, Message
+from engine.mail.envelope import NEEDS_SMTPUTF8, Body, Due, Message
 from engine.mail.received import received_field
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Admitted, Rule, Target
@@ -69,12 +69,13 @@ class Recipient(NamedTuple):
 class Envelope:
     """What MAIL and RCPT said, and what policy made of it."""
 
-    __slots__ = ("env_id", "given", "held_bytes", "notify_sender", "recipients", "ret", "sender")
+    __slots__ = ("env_id", "given", "held_bytes", "needs", "notify_sender", "recipients", "ret", "sender")
 
-    def __init__(self, sender: str = "", ret: str = "", env_id: str = "") -> None:
+    def __init__(self, sender: str = "", ret: str = "", env_id: str = "", needs: int = 0) -> None:
         self.sender = sender
         self.ret = ret
         self.env_id = env_id
+        self.needs = needs  # bits NEEDS_*
         self.given: set[str] = set()  # recipients as the client gave them
         self.recipients: dict[str, Recipient] = {}  # by address: each is delivered to once
         self.notify_sender = True
@@ -86,6 +87,8 @@ class Envelope:
         for target in admitted.targets:
             if target.address not in self.recipients:
                 self.recipients[target.address] = Recipient(target, notify, orcpt or target.orcpt)
+                if target.orcpt and not target.address.isascii():  # an alias of ours leads there
+                    self.needs |= NEEDS_SMTPUTF8
         if not dsn_for_relayed and admitted.rule in (Rule.RELAY_DOMAIN, Rule.RELAY_ADDRESS):
             self.notify_sender = False
 
@@ -271,7 +274,10 @@ class Intake:
             prefix += added_fields(found, shown_id, reception.host_id, origin.host_name, now_ms // 1000)
             notify = notify and work.notify_sender
             ret, env_id, job_id = ret or work.ret, found.env_id or env_id, found.job_id
-        message = Message(body, sender, prefix, now_ms, self._eight_bit, notify, ret, env_id, src_type="smtp", src_mta=origin.src_mta, job_id=job_id)
+        message = Message(
+            body, sender, prefix, now_ms, self._eight_bit, notify, ret, env_id,
+            src_type="smtp", src_mta=origin.src_mta, job_id=job_id, needs=envelope.needs,
+        )  # fmt: skip
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
         def done(reason: str | None) -> None:
@@ -317,8 +323,12 @@ class Intake:
         prefix = b""
         if origin.client.add_received_header:
             only = next(iter(self._envelope.given)) if len(self._envelope.given) == 1 else ""
+            protocol = origin.protocol
+            if self._envelope.needs & NEEDS_SMTPUTF8:
+                only = only if only.isascii() else ""  # what we add goes to every host
+                protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 §4.3: UTF8SMTP, UTF8SMTPS, ...
             software = self._reception.software
-            prefix = received_field(origin.received_from, origin.host_name, software, origin.protocol, shown_id, only, now_ms // 1000)
+            prefix = received_field(origin.received_from, origin.host_name, software, protocol, shown_id, only, now_ms // 1000)
         if self._reception.included_headers:
             prefix += self._reception.included_headers
         if origin.client.add_x_virtual_mta_header:

@@ -55,6 +55,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
     ret: str = ""  # these three are sent only where DSN is offered
     env_id: str = ""
     rcpt_parameters: tuple[str, ...] = ()
+    utf8: bool = False  # MAIL says SMTPUTF8: only where that is offered
 
 
 class RecipientOutcome(msgspec.Struct, frozen=True):
@@ -384,11 +385,15 @@ class ClientConnection:
                 eight_bit=eight_bit,
                 ret=transaction.ret if dsn else "",
                 env_id=transaction.env_id if dsn else "",
+                utf8=transaction.utf8,
             )
         ]
         parameters: Sequence[str] = transaction.rcpt_parameters if dsn else ()
         if parameters:
-            commands += [write_rcpt(recipient, words) for recipient, words in zip(transaction.recipients, parameters, strict=True)]
+            utf8 = transaction.utf8
+            commands += [write_rcpt(recipient, words, utf8) for recipient, words in zip(transaction.recipients, parameters, strict=True)]
+        elif transaction.utf8:
+            commands += [write_rcpt(recipient, utf8=True) for recipient in transaction.recipients]
         else:
             commands += [write_rcpt(recipient) for recipient in transaction.recipients]
         commands.append(b"DATA\r\n")

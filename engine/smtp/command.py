@@ -6,11 +6,14 @@ import re
 
 from engine import fastpath
 from engine.errors import LocalProtocolError
-from engine.smtp.extensions import NO_PARAMETERS, Parameters, encode_xtext, mail_parameters, rcpt_parameters
+from engine.mail.address import is_utf8_text
+from engine.mail.envelope import NEEDS_SMTPUTF8
+from engine.smtp.extensions import NO_PARAMETERS, NOTHING, Parameters, encode_xtext, mail_parameters, rcpt_parameters
 from engine.smtp.grammar import Fault, read_path
 
 _ADDRESS_NEEDS_UTF8 = b"553 5.6.7 Address is not ASCII, and SMTPUTF8 is not offered\r\n"
 _BAD_PARAMETERS = b"555 5.5.4 Parameter unknown, malformed or given twice\r\n"
+_UTF8_NOT_ASKED = b"553 5.6.7 Address is not ASCII, and MAIL did not say SMTPUTF8\r\n"
 _MAIL_FAULTS = {
     Fault.SHAPE: b"501 5.5.4 Syntax: MAIL FROM:<address> [parameters]\r\n",
     Fault.ADDRESS: b"501 5.1.7 Bad sender address syntax\r\n",
@@ -25,27 +28,38 @@ _RCPT_FAULTS = {
 # a path whose address is a local part and no more, and what stands before and behind it
 _BARE = re.compile(rb"([A-Za-z]+:[ \t]*<)([^<>@]{1,64})(>.*)", re.DOTALL)
 
-NO_ADDRESS = frozenset((_RCPT_FAULTS[Fault.ADDRESS], _RCPT_FAULTS[Fault.NOT_ASCII]))  # replies of read_rcpt to what is no address at all
+# replies of read_rcpt to what is no address at all
+NO_ADDRESS = frozenset((_RCPT_FAULTS[Fault.ADDRESS], _RCPT_FAULTS[Fault.NOT_ASCII], _UTF8_NOT_ASKED))
 
 
-def read_mail(argument: bytes) -> tuple[str, Parameters] | bytes:
-    """(reverse path, parameters) of MAIL's argument, or the reply that refuses it.  RFC 5321 §4.1.1.2."""
-    path = fastpath.parse_path(argument, b"FROM:") or read_path(argument, b"FROM:", null=True)
+def read_mail(argument: bytes, offered: frozenset[str] = NOTHING) -> tuple[str, Parameters] | bytes:
+    """(reverse path, parameters) of MAIL's argument, or the reply that refuses it.  RFC 5321 §4.1.1.2.
+
+    *offered*: the EHLO keywords that let more in than the base does (`SMTPUTF8`).
+    """
+    path = fastpath.parse_path(argument, b"FROM:") or read_path(argument, b"FROM:", null=True, utf8="SMTPUTF8" in offered)
     if isinstance(path, Fault):
         return _MAIL_FAULTS[path]
     address, text = path
-    parameters = mail_parameters(text) if text else NO_PARAMETERS
-    return _BAD_PARAMETERS if parameters is None else (address.decode("ascii"), parameters)
+    parameters = mail_parameters(text, offered) if text else NO_PARAMETERS
+    if parameters is None:
+        return _BAD_PARAMETERS
+    if not address.isascii() and not parameters.needs & NEEDS_SMTPUTF8:
+        return _UTF8_NOT_ASKED
+    return address.decode(), parameters
 
 
-def read_rcpt(argument: bytes) -> tuple[str, Parameters] | bytes:
-    """(forward path, parameters) of RCPT's argument, or the reply that refuses it.  RFC 5321 §4.1.1.3."""
-    path = fastpath.parse_path(argument, b"TO:") or read_path(argument, b"TO:", postmaster=True)
+def read_rcpt(argument: bytes, utf8: bool = False) -> tuple[str, Parameters] | bytes:
+    """(forward path, parameters) of RCPT's argument, or the reply that refuses it.  RFC 5321 §4.1.1.3.
+
+    *utf8*: MAIL said SMTPUTF8.
+    """
+    path = fastpath.parse_path(argument, b"TO:") or read_path(argument, b"TO:", postmaster=True, utf8=utf8)
     if isinstance(path, Fault):
         return _RCPT_FAULTS[path]
     address, text = path
-    parameters = rcpt_parameters(text) if text else NO_PARAMETERS
-    return _BAD_PARAMETERS if parameters is None else (address.decode("ascii"), parameters)
+    parameters = rcpt_parameters(text, utf8) if text else NO_PARAMETERS
+    return _BAD_PARAMETERS if parameters is None else (address.decode(), parameters)
 
 
 def complete(argument: bytes, keyword: bytes, domain_suffix: str) -> bytes | None:
@@ -59,7 +73,7 @@ def complete(argument: bytes, keyword: bytes, domain_suffix: str) -> bytes | Non
     return b"%b%b@%b%b" % (found[1], found[2], domain_suffix.encode("ascii"), found[3])
 
 
-def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret: str = "", env_id: str = "") -> bytes:
+def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret: str = "", env_id: str = "", utf8: bool = False) -> bytes:
     """`MAIL FROM:<sender> ...` with CRLF, with the parameters that are given.  LocalProtocolError: *sender* cannot stand there."""
     line = f"MAIL FROM:<{sender}>"
     if size_bytes:
@@ -70,16 +84,18 @@ def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret
         line = f"{line} RET={ret}"
     if env_id:
         line = f"{line} ENVID={encode_xtext(env_id)}"
-    return _wire(line)
+    if utf8:
+        line += " SMTPUTF8"
+    return _wire(line, utf8)
 
 
-def write_rcpt(recipient: str, parameters: str = "") -> bytes:
+def write_rcpt(recipient: str, parameters: str = "", utf8: bool = False) -> bytes:
     """`RCPT TO:<recipient> parameters` with CRLF.  LocalProtocolError: *recipient* or *parameters* cannot stand there."""
-    return _wire(f"RCPT TO:<{recipient}> {parameters}" if parameters else f"RCPT TO:<{recipient}>")
+    return _wire(f"RCPT TO:<{recipient}> {parameters}" if parameters else f"RCPT TO:<{recipient}>", utf8)
 
 
-def _wire(line: str) -> bytes:
-    """*line* with CRLF; no line of ours may hold another line or anything but printable ASCII."""
-    if not (line.isascii() and line.isprintable()):
+def _wire(line: str, utf8: bool) -> bytes:
+    """*line* with CRLF; no line of ours may hold another line, or anything but printable ASCII if *utf8* does not allow it."""
+    if not (line.isascii() and line.isprintable()) and not (utf8 and is_utf8_text(line)):
         raise LocalProtocolError(f"cannot stand in a command: {line!r}")
-    return line.encode("ascii") + b"\r\n"
+    return line.encode() + b"\r\n"

@@ -1,12 +1,14 @@
-"""Service extensions: what EHLO lists, and the parameters of MAIL and RCPT that come with them (SIZE, 8BITMIME, DSN)."""
+"""Service extensions: what EHLO lists, and the parameters of MAIL and RCPT that come with them (SIZE, 8BITMIME, DSN, SMTPUTF8)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from engine.mail.address import is_utf8_text
+from engine.mail.envelope import NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 
 # Bits of NOTIFY (RFC 3461 §4.1), as they are stored with a recipient.
@@ -20,29 +22,36 @@ _MAX_ENVID_BYTES = 100  # RFC 3461 §5.4
 _MAX_ORCPT_BYTES = 500
 
 # esmtp-param = esmtp-keyword ["=" esmtp-value] (RFC 5321 §4.1.2)
-_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
+_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\xff]+))?")  # RFC 6531 §3.3 lets UTF-8 in, which only ORCPT has a use for
 _ATOM = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
 # xtext = *( xchar / hexchar ); xchar is printable but "+" and "="; hexchar is "+" and two upper-case hex digits (RFC 3461 §4)
 _XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 
 
+# EmbeddedUnicodeChar, the one escape of a utf-8-addr-xtext, and what must be written so (RFC 6533 §3)
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_TO_EMBED = re.compile(r"[^!-~]|[\\+=]")
+NOTHING: frozenset[str] = frozenset()
+
+
 class Parameters(msgspec.Struct, frozen=True, gc=False):
-    """What came behind the path of MAIL (the first four) or of RCPT (the last two)."""
+    """What came behind the path of MAIL (the first four and the last) or of RCPT (the others)."""
 
     size_bytes: int = 0  # 0: not said
     body: str = ""  # "7BIT", "8BITMIME" or not said
     ret: str = ""  # "FULL", "HDRS" or not said
     env_id: str = ""  # decoded from xtext: printable ASCII
     notify: int = 0  # bits NOTIFY_*; 0: not said
-    orcpt: str = ""  # "rfc822;user@example.com", decoded from xtext
+    orcpt: str = ""  # "rfc822;user@example.com", decoded from xtext; "utf-8;..." from its own encoding too
+    needs: int = 0  # bits NEEDS_* of engine.mail.envelope
 
 
 NO_PARAMETERS = Parameters()
 
 
-def mail_parameters(text: bytes) -> Parameters | None:
-    """The parameters of MAIL in *text* (RFC 1870, 6152, 3461); None if one is unknown, wrong or given twice."""
-    size_bytes = 0
+def mail_parameters(text: bytes, offered: frozenset[str] = NOTHING) -> Parameters | None:
+    """The parameters of MAIL in *text* (RFC 1870, 6152, 3461, and 6531 where it is *offered*); None if one is unknown, wrong or given twice."""
+    size_bytes = needs = 0
     body = ret = env_id = ""
     seen: set[bytes] = set()
     for keyword, value in _each(text):
@@ -57,13 +66,15 @@ def mail_parameters(text: bytes) -> Parameters | None:
             ret = value.upper().decode("ascii")
         elif keyword == b"ENVID" and len(value) <= _MAX_ENVID_BYTES and (decoded := decode_xtext(value)):
             env_id = decoded
+        elif keyword == b"SMTPUTF8" and value == b"" and "SMTPUTF8" in offered:
+            needs |= NEEDS_SMTPUTF8
         else:
             return None
-    return Parameters(size_bytes, body, ret, env_id)
+    return Parameters(size_bytes, body, ret, env_id, needs=needs)
 
 
-def rcpt_parameters(text: bytes) -> Parameters | None:
-    """The parameters of RCPT in *text* (RFC 3461 §4.1, §4.2); None if one is unknown, wrong or given twice."""
+def rcpt_parameters(text: bytes, utf8: bool = False) -> Parameters | None:
+    """The parameters of RCPT in *text* (RFC 3461 §4.1, §4.2); None if one is unknown, wrong or given twice.  *utf8*: MAIL said SMTPUTF8."""
     notify = 0
     orcpt = ""
     for keyword, value in _each(text):
@@ -75,7 +86,7 @@ def rcpt_parameters(text: bytes) -> Parameters | None:
                 notify |= bit
         elif keyword == b"ORCPT" and not orcpt and len(value) <= _MAX_ORCPT_BYTES:
             kind, semicolon, address = value.partition(b";")
-            decoded = decode_xtext(address)
+            decoded = _decode_utf8_address(address, utf8) if kind.lower() == b"utf-8" else decode_xtext(address)
             if not semicolon or not _ATOM.fullmatch(kind) or not decoded:
                 return None
             orcpt = f"{kind.decode()};{decoded}"
@@ -99,6 +110,16 @@ def decode_xtext(text: bytes) -> str | None:
     return plain if plain.isascii() and plain.isprintable() else None
 
 
+def _decode_utf8_address(text: bytes, utf8: bool) -> str | None:
+    """The address that *text*, a utf-8-enc-addr (RFC 6533 §3), stands for; None if it is none.  Without *utf8* it has to be ASCII."""
+    try:
+        plain = decode_xtext(text) if text.isascii() else text.decode("utf-8") if utf8 else None
+        plain = plain and _EMBEDDED.sub(lambda found: chr(int(found[1], 16)), plain)
+        return plain if plain and is_utf8_text(plain) and plain.encode() else None
+    except (UnicodeError, ValueError, OverflowError):
+        return None
+
+
 def encode_xtext(text: str) -> str:
     """*text*, printable ASCII, as xtext (RFC 3461 §4)."""
     return "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in text)
@@ -111,14 +132,20 @@ def format_rcpt_parameters(notify: int, orcpt: str) -> str:
         words.append("NOTIFY=" + ",".join(name.decode() for name, bit in _NOTIFY.items() if notify & bit))
     if orcpt:
         kind, _, address = orcpt.partition(";")
-        words.append(f"ORCPT={kind};{encode_xtext(address)}")
+        encode = _embed if kind.lower() == "utf-8" else encode_xtext
+        words.append(f"ORCPT={kind};{encode(address)}")
     return " ".join(words)
 
 
-def ehlo_reply(host_name: str, max_message_size_bytes: int) -> Reply:
-    """What we answer to EHLO; SIZE without a number where there is no limit (RFC 1870 §4: 0 means the same)."""
+def _embed(address: str) -> str:
+    """*address* as utf-8-addr-xtext (RFC 6533 §3), which every host with DSN takes."""
+    return _TO_EMBED.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
+
+
+def ehlo_reply(host_name: str, max_message_size_bytes: int, more: Sequence[str] = ()) -> Reply:
+    """What we answer to EHLO, with *more* lines; SIZE without a number where there is no limit (RFC 1870 §4: 0 means the same)."""
     size = f"SIZE {max_message_size_bytes}" if max_message_size_bytes else "SIZE"
-    return Reply(250, (f"{host_name} says hello", "PIPELINING", size, "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"))
+    return Reply(250, (f"{host_name} says hello", "PIPELINING", size, "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", *more))
 
 
 def read_extensions(reply: Reply) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ cdef class ServerConnection:
     cdef bint _mail
     cdef Py_ssize_t _recipients
     cdef bint _too_many
+    cdef int _needs
     cdef int _scan
     cdef Py_ssize_t _size
     cdef object _refusal

@@ -20,6 +20,7 @@ from typing import Protocol
 from engine import __version__
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
+from engine.mail.envelope import NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.extensions import Parameters, ehlo_reply
@@ -76,7 +77,9 @@ class ServerLimits:
     domain_suffix: str = ""  # completes an address without a domain; "": such an address is refused
     too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
     disconnect_on_transient_error: bool = False  # close instead of a 4xx
+    smtputf8: bool = False  # offered
     max_recipients: int = field(init=False)  # of one message, all told
+    offered: frozenset[str] = field(init=False)  # the keywords of what is offered beyond what always is
     greeting: bytes = field(init=False)
     helo: bytes = field(init=False)
     ehlo: bytes = field(init=False)
@@ -87,7 +90,9 @@ class ServerLimits:
         put(self, "max_recipients", min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt))
         put(self, "greeting", f"220 {self.host_name} (engine v{__version__}) ESMTP service ready\r\n".encode("ascii"))
         put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
-        put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes).encode())
+        more = [keyword for keyword, offered in (("SMTPUTF8", self.smtputf8),) if offered]
+        put(self, "offered", frozenset(more))
+        put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes, more).encode())
         put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))
 
 
@@ -135,8 +140,8 @@ class ServerConnection:
     """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
 
     __slots__ = (
-        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail",  "_overlong", "_recipients",
-        "_refusal", "_scan", "_size", "_too_many", "phase", "quit",
+        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_needs", "_overlong",
+        "_recipients", "_refusal", "_scan", "_size", "_too_many", "phase", "quit",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
@@ -150,6 +155,7 @@ class ServerConnection:
         self._mail = False  # MAIL was accepted: a transaction is open
         self._recipients = 0  # accepted ones
         self._too_many = False  # more were named than the limit allows, and said yes to: the message will be refused
+        self._needs = 0  # bits NEEDS_* that MAIL asked for
         self._scan = BODY_START
         self._size = 0  # of the content so far, on the wire
         self._refusal: Reply | None = None  # of the content that is being thrown away
@@ -367,10 +373,10 @@ class ServerConnection:
             return self._error(_HELLO_FIRST)
         if self._mail:
             return self._error(_NESTED_MAIL)
-        read = read_mail(argument)
+        read = read_mail(argument, self._limits.offered)
         if isinstance(read, bytes):
             completed = complete(argument, b"FROM:", self._limits.domain_suffix)
-            read = read if completed is None else read_mail(completed)
+            read = read if completed is None else read_mail(completed, self._limits.offered)
             if isinstance(read, bytes):
                 return self._error(read)
         sender, parameters = read
@@ -380,15 +386,17 @@ class ServerConnection:
         if not reply.positive:
             return self._refused(reply)
         self._mail = True
+        self._needs = parameters.needs
         return _encoded(reply)
 
     def _rcpt_to(self, argument: bytes) -> bytes:
         if not self._mail:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
-        read = read_rcpt(argument)
+        utf8 = self._needs & NEEDS_SMTPUTF8 != 0
+        read = read_rcpt(argument, utf8)
         if isinstance(read, bytes):
             completed = complete(argument, b"TO:", self._limits.domain_suffix)
-            read = read if completed is None else read_rcpt(completed)
+            read = read if completed is None else read_rcpt(completed, utf8)
             if isinstance(read, bytes):
                 refusal = self._handler.no_address() if read in NO_ADDRESS else None
                 return self._error(read if refusal is None else _encoded(refusal))

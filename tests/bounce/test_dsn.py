@@ -142,6 +142,20 @@ def test_no_text_breaks_out_of_its_place(address: str, orcpt: str, diag: str, mt
     assert parts[1].as_bytes().isascii()
 
 
+@pytest.mark.parametrize(("ret", "kind"), [("HDRS", "message/global-headers"), ("FULL", "message/global")])
+def test_what_came_with_smtputf8_is_returned_under_its_own_type(ret: str, kind: str) -> None:
+    """RFC 6533 §4, §5: text/rfc822-headers and message/rfc822 are for headers in ASCII."""
+    headers = HEADERS.replace(b"hello", "grüße".encode())
+    failure = msgspec.structs.replace(FAILURE, address="jürgen@example.org", orcpt="utf-8;Jürgen+x@example.org")
+    wire = make(failure, original_headers=headers, original=[headers, b"text\r\n"], ret=ret, utf8=True, return_path="ä@example.com")
+    top = wire.partition(b"\r\n\r\n")[0]
+    assert top.startswith("To: <ä@example.com>\r\n".encode())
+    assert b"\r\nContent-Type: " + kind.encode() + b"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + headers[:-2] in wire
+    _, status, _ = parse(wire).get_payload()
+    fields = status.get_payload()[1]
+    assert fields["Final-Recipient"] == "utf-8;j\\x{FC}rgen@example.org" and fields["Original-Recipient"] == "utf-8;J\\x{FC}rgen+x@example.org"
+
+
 @pytest.mark.parametrize("text", ["Postfach für Jürgen ist voll", "メールボックス" * 60])
 def test_text_outside_ascii_stays_readable_and_every_line_of_ours_seven_bit(text: str) -> None:
     wire = make(Failure("jürgen@example.org", "", "5.2.2", f"smtp;552 5.2.2 {text}", "mx", "failed", 0))

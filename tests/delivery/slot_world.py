@@ -104,6 +104,8 @@ class SlotWorld:
         self.size_bytes = 6
         self.content = b"body\r\n"
         self.prefix = b""
+        self.sender = "a@b.example"
+        self.needs = 0
         self.address = "192.0.2.1"
         self.dns_known = True  # so that an idle connection along the same route is had at once
         self.now_ms = slot_module.wall_ms()
@@ -122,12 +124,12 @@ class SlotWorld:
 
     # --- disk, spool process, reporter, sources -------------------------------------------------------------------------------------------
 
-    def add(self, number: int, recipients: int = 1, vmta: str = "v") -> list[str]:
+    def add(self, number: int, recipients: int = 1, vmta: str = "v", address: str = "m{message}r{index}@d{number}.example") -> list[str]:
         """A message for so many recipients of queue *number* is on disk and announced; its addresses."""
         self.names[number] = f"d{number}.example/{vmta}"
         self._messages += 1
         stamp_ms = slot_module.wall_ms()
-        addresses = [f"m{self._messages}r{index}@d{number}.example" for index in range(recipients)]
+        addresses = [address.format(message=self._messages, index=index, number=number) for index in range(recipients)]
         for index, address in enumerate(addresses):
             self.disk[due_key(number, 50, stamp_ms, self._messages.to_bytes(12, "big"), index)] = Due(address, stamp_ms)
         self.slot.backlog.announced([number], stamp_ms)
@@ -148,7 +150,7 @@ class SlotWorld:
 
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         body = Body(1, 1, 20, self.size_bytes, 0)
-        return {each: Message(body, "a@b.example", self.prefix, 1, False, True, "", "", "smtp", "h (127.0.0.1)", "") for each in ids}
+        return {each: Message(body, self.sender, self.prefix, 1, False, True, "", "", "smtp", "h (127.0.0.1)", "", self.needs) for each in ids}
 
     def body(self, body: Body, message_id: bytes) -> bytes:
         return self.content
@@ -209,13 +211,13 @@ class SlotWorld:
         for _ in range(20):
             await asyncio.sleep(0)
 
-    async def open(self, index: int = -1) -> tuple[Connection, FakeTransport]:
+    async def open(self, index: int = -1, offers: bytes = EHLO) -> tuple[Connection, FakeTransport]:
         """The connection greets, and gets its first transaction."""
         await self.rest()
         connection, transport = self.connections[index], self.transports[index]
         connection.data_received(b"220 mx.example\r\n")
         assert transport.said() == b"EHLO me.example\r\n"
-        connection.data_received(EHLO)
+        connection.data_received(offers)
         await self.rest()
         return connection, transport
 

@@ -17,6 +17,7 @@ REPLIES = re.compile(rb"(?:[245][0-9]{2}(?:-[ -~]*\r\n[245][0-9]{2})*(?: [ -~]*)
 LIMITS = ServerLimits(
     "mx.example.org", max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400, max_rcpt_per_message=3
 )
+UTF8 = frozenset(("SMTPUTF8",))
 REPLY_BYTES = 200  # of any of ours
 BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -35,7 +36,23 @@ def command(data: bytes) -> object:
         for keyword in (b"FROM:", b"TO:"):
             common = fastpath.parse_path(text, keyword)
             assert common == _reference.parse_path(text, keyword)
-        seen += [_mail(text), _rcpt(text)]
+        seen += [_mail(text), _rcpt(text), _wide(text)]
+    return seen
+
+
+def _wide(text: bytes) -> object:
+    """The same where SMTPUTF8 is offered, and was said."""
+    seen: list[object] = []
+    for read, keyword, address_of in ((read_mail(text, UTF8), b"MAIL FROM:", write_mail), (read_rcpt(text, True), b"RCPT TO:", write_rcpt)):
+        if isinstance(read, bytes):
+            assert REPLIES.fullmatch(read)
+            seen.append(read)
+            continue
+        address, parameters = read
+        assert len(address.splitlines()) <= 1 and (not address.isascii() or not address or _is_address(address) or address.lower() == "postmaster")
+        line = address_of(address, utf8=True)
+        assert line.startswith(keyword) and line.count(b"\r") == line.count(b"\n") == 1
+        seen.append((address, _shown(parameters)))
     return seen
 
 

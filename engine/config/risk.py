@@ -47,6 +47,7 @@ def find_risks(loaded: Loaded, explainer: Explainer, around: Surroundings) -> li
         *finder.addresses(),
         *finder.passwords(),
         *finder.files(),
+        *finder.keys_sent(),
     ]
 
 
@@ -217,6 +218,14 @@ class _Finder:
             elif what.endswith(_KEYS) and fact.mode & READABLE_BY_OTHERS:
                 text = f"everybody on this machine can read the private key in {path} (its mode is {fact.mode:04o})"
                 yield Risk("readable secret", places, text, "take the right to read it from others (chmod o-r), and make a new key")
+
+    def keys_sent(self) -> Iterator[Risk]:
+        """Private keys of clients' messages that stay in them."""
+        for section in self._sections():
+            for said in self.explainer.said(section):
+                if said.row.name == "retain-x-dkim-key" and _yes(_first(said.statement.argument)):
+                    text = "the private keys in x-dkim-key stay in the messages, and every recipient can read them"
+                    yield Risk("secret sent out", (said.statement.place,), text, "take the line out")
 
     # --- the text ---
 

@@ -137,6 +137,14 @@ class ClientSettings:
     retain_x_job: bool = directive(v.boolean, "false", "Keep the header x-job.")
     jobid_header: bytes = directive(v.header_name, "", "A header to take the job ID from where x-job gives none; it stays.", empty=b"")
     jobid_prefix: str = directive(v.text, "", "What is put before each job ID.  {auth} is not supported yet.")
+    process_x_dkim_options: bool = directive(
+        v.boolean, "false", "Take the header x-dkim-options for ours, and strip it.  What it selects comes with dkim-sign: not yet."
+    )
+    retain_x_dkim_options: bool = directive(v.boolean, "false", "Keep the header x-dkim-options.")
+    retain_x_dkim_key: bool = directive(
+        v.boolean, "false", "Keep the header x-dkim-key, which is otherwise always stripped: it holds a private key, and every recipient reads it."
+    )
+    retain_x_schedule: bool = directive(v.boolean, "false", "Keep the header x-schedule, which is otherwise always stripped.")
     process_x_envid: bool = directive(v.boolean, "false", "Take the envelope ID from the header x-envid, before ENVID of MAIL, and strip it.")
     auto_qualify_domain: bool = directive(v.boolean, "true", "Complete envelope addresses without a domain by domain-suffix; false: refuse them.")
     bcc: str = directive(v.mail_address_or_empty, "", "An address that gets a copy of every message; no DSN tells of it.")
@@ -154,7 +162,8 @@ class ClientSettings:
     def __post_init__(self) -> None:
         headers = self.remove_header or self.remove_received_headers or self.add_date_header != "no" or self.add_message_id_header
         ids = self.process_x_job or self.jobid_header or self.process_x_envid
-        more = headers or ids or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
+        control = self.process_x_dkim_options or self.retain_x_dkim_key or self.retain_x_schedule
+        more = headers or ids or control or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
         object.__setattr__(self, "asks_more", bool(more))
 
 

@@ -246,6 +246,8 @@ class Connection:
         except SpoolError as error:
             self._unreadable(error)
             return
+        if self.trace is not None:
+            self.trace.begin_body()
         if isinstance(body, tuple):
             assert self._transport is not None
             if self.trace is not None:

@@ -11,7 +11,6 @@ from engine.delivery import demands
 from engine.delivery.attempt import Failed, Opener, Spare
 from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
-from engine.delivery.content import without_fields
 from engine.delivery.destination import Destinations
 from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, deferral, refusal, told
 from engine.delivery.pool import IdlePool
@@ -21,6 +20,7 @@ from engine.delivery.trace import Trace
 from engine.dns import NoTargets
 from engine.errors import LocalProtocolError, SpoolError
 from engine.log import EventLog, escape
+from engine.mail.content import without_fields
 from engine.mail.envelope import Message
 from engine.mail.message_id import text as id_text
 from engine.mail.reply import Reply

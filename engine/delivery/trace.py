@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from engine.delivery.pool import Route
 from engine.dns import NoTargets, Targets
 from engine.log import EventLog, escape
+from engine.mail.content import SECRET_FIELDS, FieldCutter
 from engine.scheduler.queue import Queue
 
 LINES_MOST = 50  # of one read or write: pipelined groups of thousands are cut
@@ -27,6 +28,7 @@ class Trace:
         self._commands = settings.log_commands
         self._data = settings.log_data
         self._connections = settings.log_connections
+        self._cutter = FieldCutter(SECRET_FIELDS)
         self._where = f"queue={queue.name} source={route.source_ip or '-'} mx={route.host}[{route.address}]:{route.port}"
 
     def opened(self) -> None:
@@ -49,12 +51,18 @@ class Trace:
         if self._commands:
             self._lines(">>>", data)
 
+    def begin_body(self) -> None:
+        """A message goes out from here on."""
+        self._cutter = FieldCutter(SECRET_FIELDS)
+
     def body(self, parts: Sequence[bytes]) -> None:
-        """A piece of a message went out."""
-        if self._data:
-            for part in parts:
-                if part:
-                    self._log.event("data", f'{self._where} <<< {len(part)} bytes "{escape(part[: DATA_CHARS + 1], DATA_CHARS)}"')
+        """A piece of it went out."""
+        if not self._data:
+            return
+        for part in parts:
+            if part:
+                shown = self._cutter.feed(part)
+                self._log.event("data", f'{self._where} <<< {len(part)} bytes "{escape(shown[: DATA_CHARS + 1], DATA_CHARS)}"')
 
     def _lines(self, direction: str, data: bytes) -> None:
         lines = data.split(b"\r\n", LINES_MOST)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.policy.access import Target
 
+STRIPPED = (b"x-dkim-key", b"x-schedule")  # of everybody's mail, obeyed or not, unless retained: one holds a private key
 MAX_JOB_ID_CHARS = 255
 MAX_ENV_ID_CHARS = 100  # RFC 3461 §5.4
 
@@ -46,6 +47,12 @@ class HeaderWork:
         self._cut = set(client.remove_header)
         if client.remove_received_headers:
             self._cut.add(b"received")
+        if not client.retain_x_dkim_key:
+            self._cut.add(b"x-dkim-key")
+        if not client.retain_x_schedule:
+            self._cut.add(b"x-schedule")
+        if relays and client.process_x_dkim_options and not client.retain_x_dkim_options:
+            self._cut.add(b"x-dkim-options")
         self._virtual_mta = relays and client.process_x_virtual_mta
         if self._virtual_mta and not client.retain_x_virtual_mta:
             self._cut.add(b"x-virtual-mta")

@@ -18,7 +18,7 @@ from engine.mail.envelope import NEEDS_SMTPUTF8, Body, Due, Message
 from engine.mail.received import received_field
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Admitted, Rule, Target
-from engine.reception.header import added_fields, value
+from engine.reception.header import STRIPPED, added_fields, value
 from engine.spool.ops import Accept, NewRecipient
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ NOT_STORED = reply(451, "4.3.0 message could not be stored, try again later")
 MEMORY_LOW = reply(452, "4.3.1 insufficient memory, try again later")
 DISK_LOW = reply(452, "4.3.1 insufficient system storage, try again later")
 
-_FIELDS = (b"received", b"x-virtual-mta")
+_FIELDS = (b"received", b"x-virtual-mta", *STRIPPED)
 _RECEIVED, _X_VIRTUAL_MTA = range(2)
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n")  # a header field, or the blank line of an empty header section
 _encode = msgspec.msgpack.Encoder().encode
@@ -183,6 +183,8 @@ class Intake:
         for name, start, stop in fields:
             if name == _RECEIVED:
                 hops += 1
+            elif name != _X_VIRTUAL_MTA:
+                strip.append((start, stop))
             elif obeys:
                 if requested is None:
                     requested = value(content[start:stop])

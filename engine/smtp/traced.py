@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from engine.mail.content import SECRET_FIELDS, FieldCutter
 from engine.mail.reply import Reply
 from engine.smtp.server import Handler, ServerConnection, ServerLimits
 
@@ -25,6 +26,7 @@ class TracedConnection(ServerConnection):
         self._authenticating = False  # AUTH was said: a command that we do not know may be a password
         self._shown_bytes = 0  # of the open message
         self._line = b""  # of its contents, begun
+        self._cutter = FieldCutter(SECRET_FIELDS)
 
     def open(self, refusal: Reply | None = None) -> bytes:
         return self._said(super().open(refusal))
@@ -36,6 +38,7 @@ class TracedConnection(ServerConnection):
         if self._shows_commands:
             self._show(">>>", self._shown(verb, argument))
         self._shown_bytes = 0
+        self._cutter = FieldCutter(SECRET_FIELDS)
         return self._said(super()._command(verb, argument, size_bytes))
 
     def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
@@ -57,7 +60,7 @@ class TracedConnection(ServerConnection):
 
     def _contents(self, chunk: bytes) -> None:
         self._shown_bytes += len(chunk)
-        *whole, self._line = (self._line + chunk).split(b"\r\n")
+        *whole, self._line = (self._line + self._cutter.feed(chunk)).split(b"\r\n")
         for line in whole:
             self._show("data", line)
         if self._shown_bytes > SHOWN_BODY_BYTES:

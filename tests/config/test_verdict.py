@@ -137,6 +137,8 @@ RELAYING = "always-allow-relaying yes\n"
         ("domain-key s, *, {vault}:/v1/missing:KEY\n", []),
         ("<domain *>\nsmtp-client-certificate open secret\n</domain>\n", [("readable secret", 3)]),
         ("include-headers-from missing\n", [("file missing", 2)]),
+        ("<source 10/8>\nretain-x-dkim-key yes\n</source>\n", [("secret sent out", 3)]),
+        ("<source 10/8>\nretain-x-dkim-key no\nretain-x-schedule yes\n</source>\n", []),
         ("smtp-tls-ca-file open\n", []),
         ("<source 10/8>\ndefault-virtual-mta x\n</source>\n", [("unknown virtual MTA", 3)]),
         ("<virtual-mta-pool p>\nvirtual-mta x\n</virtual-mta-pool>\n", [("unknown virtual MTA", 3)]),

@@ -76,6 +76,21 @@ def test_it_is_bounded_and_keeps_no_secret() -> None:
     assert "AHNl" not in log[0][1]
 
 
+@pytest.mark.parametrize("cut", [3, 12, 30, 70])
+def test_no_log_shows_a_private_key(cut: int) -> None:
+    """Retained, or in a spool of old: a key may still lie in what is sent."""
+    log = Log()
+    trace = Trace(cast(Any, log), Queue(1, "d/v", DomainSettings(log_data=True)), ROUTE)
+    message = b"Subject: s\r\nX-DKIM-Key: -----BEGIN\r\n MIIEow\r\nX-After: a\r\n\r\nx-dkim-key: text\r\n"
+    for _ in range(2):
+        log.clear()
+        trace.begin_body()
+        trace.body((message[:cut],))
+        trace.body((message[cut:],))
+        shown = "".join(text.partition(' bytes "')[2][:-1] for _, text in log)
+        assert shown == "Subject: s\\r\\nX-After: a\\r\\n\\r\\nx-dkim-key: text\\r\\n"
+
+
 def test_a_resolution_is_logged() -> None:
     log, queue = Log(), Queue(1, "d/v", DomainSettings())
     log_resolution(cast(Any, log), queue, Targets((Target("mx\n", "192.0.2.1", 25, 10), Target("b", "192.0.2.2", 26, 20)), 60.0))

@@ -73,6 +73,19 @@ def test_contents_are_logged_by_lines_and_within_bounds() -> None:
     assert SHOWN_BODY_BYTES - 2000 < sum(len(line) for line in lines) < SHOWN_BODY_BYTES + 2 * 1024 * 8
 
 
+def test_a_private_key_is_never_logged() -> None:
+    with Live(configured("log-data yes")) as live, live.client() as peer:
+        peer.greet()
+        for again in (False, True):
+            if again:
+                live.do(live.log.events.clear)
+                peer.say("MAIL FROM:<s@sender.example>", "RCPT TO:<r@one.example>", "DATA")
+            for piece in (b"Subject: s\r\nX-DKI", b"M-Key: -----BEGIN\r\n MII", b"Eow\r\nTo: r\r\n\r\nx-dkim-key: text\r\n.\r\n"):
+                peer.send(piece)
+            assert peer.reply().startswith("250 ")
+            assert trace(live) == ["data Subject: s", "data To: r", "data ", "data x-dkim-key: text"]
+
+
 def test_nothing_is_traced_unless_asked_for() -> None:
     with Live(configured()) as live:
         with live.client() as peer:

@@ -151,6 +151,43 @@ def test_strangers_do_not_steer_us_by_headers() -> None:
     assert gate.link.recipients()[0][0] == "relay.example/{default}"
 
 
+KEY = "x-dkim-key: -----BEGIN RSA PRIVATE KEY-----\n MIIE\n -----END RSA PRIVATE KEY-----\n"
+SCHEDULE = "X-Schedule: 2026-11-24 10:00 / 2026-11-24 12:00\n"
+OPTIONS = "X-DKIM-Options: s=key1; d=a.example\n"
+
+
+@pytest.mark.parametrize("relays", [True, False])
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("", OPTIONS),
+        ("bcc ops@corp.example", OPTIONS),
+        ("retain-x-schedule yes", SCHEDULE + OPTIONS),
+        ("retain-x-dkim-key yes", KEY + OPTIONS),
+        ("retain-x-dkim-key yes\nretain-x-schedule yes", KEY + SCHEDULE + OPTIONS),
+        ("retain-x-dkim-options yes", OPTIONS),
+    ],
+)
+def test_private_keys_and_schedules_are_stripped_from_everybodys_mail_unless_retained(source: str, kept: str, relays: bool) -> None:
+    body, _ = Configured(source, relays=relays).take(f"Subject: s\n{KEY}{SCHEDULE}{OPTIONS}To: r\n")
+    assert body == f"Subject: s\n{kept}To: r\n".replace("\n", "\r\n").encode() + b"\r\n" + TEXT
+
+
+@pytest.mark.parametrize(("relays", "retained", "kept"), [(True, "no", ""), (True, "yes", OPTIONS), (False, "no", OPTIONS)])
+def test_dkim_options_are_stripped_where_they_are_processed(relays: bool, retained: str, kept: str) -> None:
+    body, _ = Configured(f"process-x-dkim-options yes\nretain-x-dkim-options {retained}", relays=relays).take(f"{OPTIONS}Subject: s\n")
+    assert body == f"{kept}Subject: s\n".replace("\n", "\r\n").encode() + b"\r\n" + TEXT
+
+
+@pytest.mark.parametrize("source", ["", "retain-x-schedule yes"])
+def test_a_private_key_is_stripped_from_a_message_that_streams(source: str) -> None:
+    gate = Configured(source)
+    header = f"Subject: s\n{KEY}".replace("\n", "\r\n").encode()
+    text = b"x-dkim-key: text\r\n" * 20_000
+    assert gate.send(header + b"\r\n" + text, recipients=["r@relay.example"]).positive
+    assert gate.segments.large and gate.body == b"Subject: s\r\n\r\n" + text
+
+
 def test_virtual_mta_header_beside_others() -> None:
     gate = Configured("process-x-job yes\nprocess-x-virtual-mta yes")
     body, message = gate.take("x-virtual-mta: a\nx-job: j\n")

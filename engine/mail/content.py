@@ -1,9 +1,10 @@
-"""What leaves of a message's content: remove-header cuts fields out of the wire form while it is sent."""
+"""Header fields cut out of a message's wire form while it passes: remove-header when it is sent, secrets where it is logged."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+SECRET_FIELDS = frozenset([b"x-dkim-key"])  # hold a private key: no log ever shows them
 NAME_MAX_BYTES = 1000  # of a line, before its colon: longer is no field of anybody's
 
 
@@ -13,7 +14,7 @@ def without_fields(chunks: Iterable[bytes], names: Collection[bytes]) -> Iterato
     What is held back is less than NAME_MAX_BYTES: the start of a line while its name may still be one of them.
     """
     pieces = iter(chunks)
-    cutter = _Cutter(names)
+    cutter = FieldCutter(names)
     for chunk in pieces:
         kept = cutter.feed(chunk)
         if kept:
@@ -25,8 +26,8 @@ def without_fields(chunks: Iterable[bytes], names: Collection[bytes]) -> Iterato
         yield cutter.held
 
 
-class _Cutter:
-    """Reads a header section line by line; `done` after its empty line."""
+class FieldCutter:
+    """Reads a header section line by line; `done` after its empty line, and from then on everything is kept."""
 
     def __init__(self, names: Collection[bytes]) -> None:
         self._names = names
@@ -37,6 +38,8 @@ class _Cutter:
 
     def feed(self, chunk: bytes) -> bytes:
         """What is to be kept of *chunk* and of what was held."""
+        if self.done:
+            return chunk
         data = self.held + chunk
         self.held = b""
         kept: list[bytes] = []

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.delivery.content import NAME_MAX_BYTES, without_fields
 from engine.fastpath import find_fields
+from engine.mail.content import NAME_MAX_BYTES, without_fields
 
 NAMES = (b"x-a", b"received")
 FIELDS = (b"X-A: 1\r\n", b"x-a : 2\r\n", b" folded\r\n", b"\tx-a: folded\r\n", b"X-Ab: 3\r\n", b"Received: 4\r\n")

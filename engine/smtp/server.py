@@ -12,26 +12,21 @@ buffer is full.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Protocol
 
-from engine import __version__
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.envelope import NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
-from engine.smtp.extensions import Parameters, ehlo_reply
 from engine.smtp.grammar import is_hello_name
+from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler
+from engine.smtp.limits import ServerLimits
+
+__all__ = ["GO_AHEAD", "MAX_HELD_BYTES", "RECIPIENT_OK", "SENDER_OK", "Handler", "Phase", "ServerConnection", "ServerLimits"]
 
 MAX_HELD_BYTES = 1 << 20
-
-# The replies of a handler on its common path.
-SENDER_OK = Reply(250, ("2.1.0 Sender ok",))
-RECIPIENT_OK = Reply(250, ("2.1.5 Recipient ok",))
-GO_AHEAD = Reply(354, ("Start mail input; end with <CRLF>.<CRLF>",))
 
 _encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
 
@@ -57,71 +52,6 @@ _TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
 _TOO_BIG_BYTES = _TOO_BIG.encode()
 _TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
 _TOO_MANY_COMMANDS = b"421 4.7.0 Too many commands without mail\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What bounds one connection, and what we call ourselves on it; one object serves all connections of a kind.
-
-    *max_message_size_bytes* is measured on the wire, stuffed dots included; 0 is no limit.  *max_rcpt_per_message* 0 leaves *hard_max_rcpt*.
-    Errors and commands are counted since the last accepted message; a recipient that is refused with 5xx counts as a command.
-    """
-
-    host_name: str
-    max_message_size_bytes: int = 0
-    max_rcpt_per_message: int = 0
-    hard_max_rcpt: int = 50_000
-    max_line_bytes: int = 2048
-    max_errors: int = 20
-    max_commands_without_mail: int = 100
-    domain_suffix: str = ""  # completes an address without a domain; "": such an address is refused
-    too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
-    disconnect_on_transient_error: bool = False  # close instead of a 4xx
-    smtputf8: bool = False  # offered
-    max_recipients: int = field(init=False)  # of one message, all told
-    offered: frozenset[str] = field(init=False)  # the keywords of what is offered beyond what always is
-    greeting: bytes = field(init=False)
-    helo: bytes = field(init=False)
-    ehlo: bytes = field(init=False)
-    goodbye: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "max_recipients", min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt))
-        put(self, "greeting", f"220 {self.host_name} (engine v{__version__}) ESMTP service ready\r\n".encode("ascii"))
-        put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
-        more = [keyword for keyword, offered in (("SMTPUTF8", self.smtputf8),) if offered]
-        put(self, "offered", frozenset(more))
-        put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes, more).encode())
-        put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))
-
-
-class Handler(Protocol):
-    """Decides for one connection.  A reply of 421 or 521 from any method closes the connection behind it."""
-
-    def hello(self, name: str, extended: bool) -> None:
-        """The client has said HELO or EHLO (*extended*)."""
-
-    def mail(self, sender: str, parameters: Parameters) -> Reply:
-        """May a message from *sender* ("" is the null reverse path) start?  SENDER_OK, or why not."""
-
-    def rcpt(self, address: str, parameters: Parameters) -> Reply:
-        """May it go to *address*?  RECIPIENT_OK, or why not."""
-
-    def no_address(self) -> Reply | None:
-        """RCPT named what is no address: the reply in place of the syntax error's, for clients who are to learn nothing of our grammar; or None."""
-
-    def data(self) -> Reply:
-        """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""
-
-    def body(self, chunk: bytes) -> Reply | None:
-        """A piece of the content in wire form; a Reply refuses the message: no more comes, `reset` follows, the final dot is answered by it."""
-
-    def end(self) -> Reply | None:
-        """The content is complete.  None: the reply comes later, by `ServerConnection.answered`; a Reply is the answer at once."""
-
-    def reset(self) -> None:
-        """The transaction is void (RSET, a new HELO, a refused body, QUIT or the connection's end within it): forget it."""
 
 
 class Phase(Enum):

@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
     "sink": {"config", "mail", "smtp"},
+    "doctor": {"config", "dns", "spf"},
     "supervisor": {"config", "control"},
     # mail: to show rows in words; spool: of an engine that is stopped; delivery, dns: `engine resolve` asks as delivery would
-    "cli": {"config", "control", "delivery", "dns", "mail", "sink", "spool", "supervisor"},
+    "cli": {"config", "control", "delivery", "dns", "doctor", "mail", "sink", "spool", "supervisor"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -98,6 +99,19 @@ def test_imports_go_one_way(path: str, name: str, tree: ast.Module) -> None:
 def test_cores_touch_no_outer_world(path: str, tree: ast.Module) -> None:
     wrong = [f"{path}:{line}: a pure core may not import {dotted}" for dotted, line in imports(path, tree) if top(dotted) in IMPURE_MODULES]
     assert not wrong, "\n".join(wrong)
+
+
+JUDGES = {f"doctor/{name}.py" for name in ("finding", "judgement", "listeners", "names", "ports", "senders", "stranger")}
+PROBES = {f"doctor/{name}.py" for name in ("__init__", "dialog", "door", "examination", "probe")}
+
+
+def test_the_doctor_judges_what_others_saw() -> None:
+    assert {path for path, name, _ in MODULES if name == "doctor"} == JUDGES | PROBES, "say whether it judges or looks"
+    probes = {f"engine.{path.removesuffix('.py').replace('/', '.')}" for path in PROBES if "__init__" not in path}
+    for path, _, tree in MODULES:
+        if path in JUDGES:
+            wrong = [f"{path}:{line}: {dotted}" for dotted, line in imports(path, tree) if top(dotted) in IMPURE_MODULES or dotted in probes]
+            assert not wrong, "\n".join(wrong)
 
 
 def test_only_the_spool_knows_lmdb() -> None:

@@ -1,7 +1,7 @@
 """The `engine` command: each module holds a group of commands, and adds them to the grammar.
 
-Exit codes are those of sysexits: 0 done, 64 usage, 69 no engine answers, 74 or 75 it could not be asked, 78 configuration or start refused; and 1:
-`spool check` found something.
+Exit codes are those of sysexits: 0 done, 64 usage, 69 no engine answers, 74 or 75 it could not be asked, 78 configuration or start refused; 1:
+`spool check` found something; `doctor` alone says 1 for warnings and 2 for problems.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.cli import configuration, init, message, queues, reload, resolve, running, sink, spool, status, why
+from engine.cli import configuration, doctor, init, message, queues, reload, resolve, running, sink, spool, status, why
 from engine.cli.grammar import Grammar
 from engine.control.client import NotRunning
 from engine.errors import EngineError, StartError
 
-GROUPS = (running, reload, status, init, configuration, message, queues, why, resolve, spool, sink)  # in the order in which --help lists them
+GROUPS = (running, reload, status, init, configuration, message, queues, why, resolve, doctor, spool, sink)  # in the order in which --help lists them
 
 
 def main(argv: Sequence[str] | None = None) -> int:

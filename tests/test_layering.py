@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dns": {"config"},
     "spf": {"dns"},  # its values: questions and answers
     "spool": {"config", "mail"},
-    "policy": {"config", "mail"},
+    "policy": {"config", "mail", "smtp"},
     "bounce": {"config", "mail"},
     "scheduler": {"config", "mail"},
     "reception": {"config", "mail", "policy", "spool"},

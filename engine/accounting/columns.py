@@ -69,12 +69,13 @@ _RECIPIENT: Mapping[str, Getter] = {
     "envId": attrgetter("env_id"),
     "vmtaPool": attrgetter("vmta_pool"),
     "id": attrgetter("id"),
+    "rcvSmtpUser": attrgetter("smtp_user"),
 }
 _QUEUE: Mapping[str, Getter] = {**_SHARED, "type": lambda record: "tq"}
 _TIMES = {"timeLogged": "logged_ms", "timeQueued": "queued_ms", "timeFirstAttempt": "first_attempt_ms"}
 _RECIPIENT_TIMES = ("timeLogged", "timeQueued", "timeFirstAttempt")
 # asked for by name, known, and blank as long as nothing fills them
-_BLANK = ("dlvTlsProtocol", "dlvTlsCipher", "rcvSmtpUser", "dlvProxyServerIp", "dlvProxyClientIp", "userString")
+_BLANK = ("dlvTlsProtocol", "dlvTlsCipher", "dlvProxyServerIp", "dlvProxyClientIp", "userString")
 _CANONICAL = {name.lower(): name for name in (*_RECIPIENT, *_TIMES, *_BLANK)}
 
 

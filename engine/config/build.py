@@ -22,6 +22,7 @@ from engine.config.record_field import check_fields
 from engine.config.settings import DEFAULT_VIRTUAL_MTA
 from engine.config.snapshot import FileText, Snapshot, resolve
 from engine.config.stanza import STANZAS, TOP
+from engine.config.stored_password import fault, is_hash
 
 MAX_DOMAINS = 1_000_000  # of all <domain> sections, macros expanded
 DEFAULT_SPOOL = "/var/spool/engine"  # where no <spool> is given
@@ -68,6 +69,7 @@ class _Builder:
         self.named: dict[str, Entry] = {}
         self.vmtas: dict[str, _Named] = {}
         self.pools: dict[str, _Named] = {}
+        self.users: dict[str, Values] = {}
         self.spools: dict[str, Values] = {}
         self.accts: dict[str, Values] = {}
         self.listeners: list[v.ListenerSettings] = []
@@ -123,6 +125,12 @@ class _Builder:
                     self.domain(section, self.domains)
                 case "source":
                     self.source(section)
+                case "smtp-user":
+                    values = self.reader.read(section, stanza)
+                    if name := self.reader.argument(section, v.name):
+                        values.places[""] = section.place
+                        values.places.update((s.name, s.place) for s in section.statements if s.name == "password")  # readable or not
+                        self.users.setdefault(name, Values()).update(values)
                 case "virtual-mta":
                     self.virtual_mta(section, self.vmtas)
                 case "virtual-mta-pool":
@@ -165,9 +173,6 @@ class _Builder:
         if name is None:
             return
         entry = Entry(name, section.place, values.values, values.places)
-        if values.values.get("jobid_prefix") == "{auth}":
-            self.problems.unsupported(values.places["jobid_prefix"], "jobid-prefix {auth} is not supported yet: job IDs get no prefix")
-            values.values["jobid_prefix"] = ""
         self.sources.append(entry)
         try:
             self.networks.add(parse_network(name), entry)
@@ -272,6 +277,7 @@ class _Builder:
             pools=pools,
             sources=self.networks.freeze(),
             named_sources=self.named,
+            smtp_users={name: self.smtp_user(name, values) for name, values in self.users.items()},
             global_domains=self.domains,
             pool_domains=self.pool_scopes(),
             virtual_mta_domains={name: s.domains for name, s in self.vmtas.items() if s.domains.entries},
@@ -319,6 +325,32 @@ class _Builder:
                     self.problems.warning(place, text, "open relay")
                 patterns += found
         return patterns
+
+    def smtp_user(self, name: str, user: Values) -> settings.SmtpUser:
+        """The user *name*, whose password is the first line of its password-file where there is one."""
+        self.read_texts(user)
+        place = user.places.get("password") or user.places.get("password_file") or user.places[""]
+        method = user.values.get("authentication_method", "password")
+        if method != "password":
+            text = f"authentication-method {method} is not supported yet: nobody can authenticate as {name}"
+            self.problems.unsupported(user.places["authentication_method"], text)
+        elif "password" in user.values and "password_file" in user.values:
+            self.problems.error(user.places["password_file"], f"<smtp-user {name}>: password and password-file: one of them is enough")
+        else:
+            if "password_file" in user.values:
+                user.values["password"] = user.values["password_file"].text.partition("\n")[0].rstrip("\r")
+            wrong = fault(user.values.get("password", ""))
+            if wrong and ("password" in user.values or "password" not in user.places):  # one that cannot be read is complained of
+                self.problems.error(place, f"<smtp-user {name}>: {wrong}")
+            self.exposed_password(name, place, user)
+        return settings.SmtpUser(name=name, **user.values)
+
+    def exposed_password(self, name: str, place: Place, user: Values) -> None:
+        """A password that everybody on the machine can read is none: the start is refused.  An Argon2id string is not it."""
+        file = user.values["password_file"].path if "password_file" in user.values else place.file
+        if file in self.snapshot.exposed and not is_hash(user.values.get("password", "")):
+            text = f"<smtp-user {name}>: everybody on this machine can read the password in {file}: chmod o-r it and change the password"
+            self.problems.error(place, text, "readable secret")
 
     def virtual_mtas(self, server: settings.ServerSettings) -> dict[str, settings.VirtualMta]:
         inherited: dict[str, int] = {}

@@ -23,7 +23,7 @@ def check(
 ) -> None:
     """Reports to *problems* all that only the whole configuration shows."""
     _references(config, top, server, sources, problems)
-    _open_relay(config, top, server, sources, problems)
+    _open_relay(config, server, sources, problems)
     _cold(later, problems)
     _precedence(config, top, pools, problems)
     if config.spools and all(spool.deliver_only for spool in config.spools):
@@ -60,16 +60,15 @@ def _references(config: Config, top: Section, server: Values, sources: list[Entr
             problems.error(place, f"no <source {name}> is defined{did_you_mean(name, config.named_sources)}")
 
 
-def _open_relay(config: Config, top: Section, server: Values, sources: list[Entry], problems: Problems) -> None:
+def _open_relay(config: Config, server: Values, sources: list[Entry], problems: Problems) -> None:
     risk = "open relay"
-    stanzas = {section.place: section for section in top.sections if section.tag == "source"}
     everybody = [entry for entry in sources if _is_everybody(entry.pattern)]
-    login = any(_demands_login(entry, stanzas) for entry in everybody)
+    login = any(entry.values.get("require_auth") for entry in everybody)
     if server.values.get("always_allow_relaying") and not login:
         problems.warning(server.places["always_allow_relaying"], "an open relay: always-allow-relaying here lets everybody send to everybody", risk)
     listened = {listener.source for listener in config.server.smtp_listener if not listener.network.is_loopback}
     for entry in sources:
-        if not entry.values.get("always_allow_relaying") or login or _demands_login(entry, stanzas):
+        if not entry.values.get("always_allow_relaying") or login or entry.values.get("require_auth"):
             continue
         if entry in everybody:
             text = f"an open relay: <source {entry.pattern}> is everybody"
@@ -80,14 +79,6 @@ def _open_relay(config: Config, top: Section, server: Values, sources: list[Entr
     for pattern, place in zip(server.values.get("relay_address", ()), server.all_places.get("relay_address", ()), strict=True):
         if all(pattern.matches(address) for address in _NOBODYS):
             problems.warning(place, f"an open relay: relay-address {pattern} is everybody", risk)
-
-
-def _demands_login(entry: Entry, stanzas: Mapping[Place, Section]) -> bool:
-    """Whether the <source> *entry* lets in only those who authenticate."""
-    if "require_auth" in entry.values:
-        return bool(entry.values["require_auth"])
-    said = [s.argument.lower() for s in stanzas[entry.place].statements if s.name == "require-auth"] if entry.place in stanzas else []
-    return said[-1:] in (["yes"], ["true"])
 
 
 def _is_everybody(pattern: str) -> bool:

@@ -7,22 +7,35 @@ compares two of them; `of_listeners`, `of_delivery` and `of_accounting` are the 
 from __future__ import annotations
 
 import dataclasses
+import hmac
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from engine.config.model import Config, DomainScope, Entry
-from engine.config.settings import AcctFileSettings, ClientSettings, DomainSettings, ServerSettings, SpoolSettings, VirtualMta, VirtualMtaPool
+from engine.config.settings import (
+    AcctFileSettings,
+    ClientSettings,
+    DomainSettings,
+    ServerSettings,
+    SmtpUser,
+    SpoolSettings,
+    VirtualMta,
+    VirtualMtaPool,
+)
 from engine.config.stanza import STANZAS, TOP
 from engine.config.values import HostSpec, ListenerSettings, SourceHost
 from engine.units import format_seconds, format_size
 
 NOTHING = "-"
+_SECRETS = frozenset({"password"})
+_TELLING_APART = secrets.token_bytes(16)  # two passwords, without showing anything of them: of this process alone
 
 
 class Fact(NamedTuple):
     """What is said of what: ("domain", "example.org in pool1", "max-smtp-out")."""
 
-    kind: str  # "server", "listener", "spool", "source", "virtual-mta", "ip", "virtual-mta-pool", "domain", "acct-file"
+    kind: str  # "server", "listener", "spool", "source", "smtp-user", "virtual-mta", "ip", "virtual-mta-pool", "domain", "acct-file"
     name: str
     setting: str
 
@@ -75,7 +88,7 @@ def needs_restart(changes: Iterable[Change]) -> list[Change]:
 
 def of_listeners(every: Facts) -> Facts:
     """What a listener process goes by, the places that it listens on aside."""
-    kinds = {"source", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
+    kinds = {"source", "smtp-user", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
     return _those(
         every,
         lambda fact: (fact.kind in kinds and fact.setting != "max-smtp-out") or _of_server(fact, _NOT_LISTENERS),
@@ -134,6 +147,10 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
             yield Fact("spool", spool.path, setting), text
     yield from _entries("source", "", config.sources.items(), ClientSettings)
     yield from _entries("source", "", config.named_sources.items(), ClientSettings)
+    for name, user in config.smtp_users.items():
+        yield Fact("smtp-user", name, ""), "yes"
+        for setting, text in _settings(SmtpUser, "smtp-user", user, leave={"name", "password_file"}):
+            yield Fact("smtp-user", name, setting), text
     for name, vmta in config.virtual_mtas.items():
         yield Fact("virtual-mta", name, ""), "yes"
         for setting, text in _settings(VirtualMta, "virtual-mta", vmta, leave={"name", "source_hosts"}):
@@ -188,6 +205,9 @@ def _names(settings: type, tag: str) -> dict[str, str]:
 
 def written(field: str, value: Any) -> str:
     """*value* of *field*, much as an operator would write it; values that differ are written differently."""
+    if field in _SECRETS:
+        digest = hmac.digest(_TELLING_APART, str(value).encode(), "sha256").hex()[:8]
+        return f"(hidden {digest})" if value else "none"
     if value is None or value is False:
         return "no"
     if value is True:

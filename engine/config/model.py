@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 from engine.config.lexer import Place
 from engine.config.pattern import DomainMap, DomainSet, NetworkMap, client_address
 from engine.config.settings import (
+    AUTH_SOURCE,
     DEFAULT_VIRTUAL_MTA,
     AcctFileSettings,
     ClientSettings,
     DomainSettings,
     ServerSettings,
+    SmtpUser,
     SpoolSettings,
     VirtualMta,
     VirtualMtaPool,
@@ -34,6 +36,7 @@ __all__ = [
     "ListenerSettings",
     "ServerSettings",
     "Slot",
+    "SmtpUser",
     "SourceHost",
     "SpoolSettings",
     "VirtualMta",
@@ -89,10 +92,15 @@ class Config:
     global_domains: DomainScope = field(repr=False)
     pool_domains: Mapping[str, DomainScope] = field(repr=False)  # by virtual MTA: those of its pool
     virtual_mta_domains: Mapping[str, DomainScope] = field(repr=False)
+    smtp_users: Mapping[str, SmtpUser] = field(repr=False, default_factory=dict)
     places: Mapping[str, Mapping[str, Place]] = field(repr=False, default_factory=dict)
     """Where a field was set, by section: "" (outside every stanza), "virtual-mta NAME", "virtual-mta-pool NAME"; domains' are in their entries."""
     client: Callable[..., ClientSettings] = field(init=False, repr=False)
-    """client(ip, listener_source="") -> ClientSettings: what all <source> sections that match say, the widest network first, the named one last."""
+    """client(ip, listener_source="", user="") -> ClientSettings: what all <source> sections that match say.
+
+    The widest network first, then the one that the listener names; over them, once it has authenticated, {auth} and the one of its <smtp-user>,
+    which alone may forbid it to relay.
+    """
     domain: Callable[[str, str], DomainSettings] = field(init=False, repr=False)
     """domain(domain, vmta) -> DomainSettings: what all <domain> sections say of *domain* (lower case, A-labels) in a queue of *vmta*."""
 
@@ -108,10 +116,14 @@ class Config:
 
     def __post_init__(self) -> None:
         clients = lru_cache(maxsize=_CACHED_MERGES)(self._merge_client)
+
+        def client(ip: str, listener_source: str = "", user: str = "") -> ClientSettings:
+            login = self.login_entries(user) if user else None
+            merged = clients(self.client_entries(ip, listener_source), login)
+            return replace(merged, jobid_prefix=_prefix(user)) if merged.jobid_prefix == AUTH_SOURCE else merged
+
         domains = lru_cache(maxsize=_CACHED_MERGES)(_merge_domain)
-        object.__setattr__(
-            self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(lambda ip, listener_source="": clients(self._client_entries(ip, listener_source)))
-        )
+        object.__setattr__(self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(client))
         object.__setattr__(self, "domain", lru_cache(maxsize=_CACHED_DOMAINS)(lambda domain, vmta: domains(self.domain_entries(domain, vmta))))
 
     def domain_entries(self, domain: str, vmta: str) -> tuple[Entry, ...]:
@@ -125,16 +137,28 @@ class Config:
             found.sort(key=lambda item: item[0] // 2)  # stable: within one pattern's kind the narrower scope still wins
         return tuple(entry for _, entry in found)
 
-    def _client_entries(self, ip: str, listener_source: str) -> tuple[Entry, ...]:
+    def client_entries(self, ip: str, listener_source: str) -> tuple[Entry, ...]:
+        """The <source> sections that say something of a client at *ip*, come in through a listener of *listener_source*, weakest first."""
         found = [entry for _, entry in self.sources.find(client_address(ip))]
         if listener_source in self.named_sources:
             found.append(self.named_sources[listener_source])
         return tuple(found)
 
-    def _merge_client(self, entries: tuple[Entry, ...]) -> ClientSettings:
+    def login_entries(self, user: str) -> tuple[Entry, ...]:
+        """The <source> sections that say something of every client that has authenticated, and of *user*, weakest first."""
+        known = self.smtp_users.get(user)
+        names = dict.fromkeys((AUTH_SOURCE, known.source if known is not None else AUTH_SOURCE))
+        return tuple(self.named_sources[name] for name in names if name in self.named_sources)
+
+    def _merge_client(self, entries: tuple[Entry, ...], login: tuple[Entry, ...] | None) -> ClientSettings:
+        """*login*: the sections of the user who has authenticated; None before that."""
         values: dict[str, Any] = {"always_allow_relaying": self.server.always_allow_relaying}
         for entry in entries:
             values.update(entry.values)
+        if login is not None:
+            values["always_allow_relaying"] = True
+            for entry in login:
+                values.update(entry.values)
         return ClientSettings(**values)
 
     @cached_property
@@ -163,6 +187,11 @@ class Config:
         """Where the value of *field* in `domain(domain, virtual_mta)` stands; None for a default."""
         found = [entry.places[field] for entry in self.domain_entries(domain, virtual_mta) if field in entry.places]
         return found[-1] if found else None
+
+
+def _prefix(user: str) -> str:
+    """*user* as the beginning of a job ID, which has no blanks."""
+    return "".join(char if "!" <= char <= "~" else "_" for char in user)
 
 
 def _merge_domain(entries: tuple[Entry, ...]) -> DomainSettings:

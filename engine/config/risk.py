@@ -20,6 +20,7 @@ READABLE_BY_OTHERS = 0o004
 _ADVICE = {
     "open relay": "name who may send through you and which recipients are yours, or demand a login (require-auth true)",
     "unknown virtual MTA": "define it, or correct the name",
+    "readable secret": "take the right to read it from others (chmod o-r), and change the password",
     "scope against specificity": "write the limit that you mean into the virtual MTA too, or set domain-precedence specific",
 }
 _FILES = ("-certificate", "-ca-file", "include-headers-from", "body-template-from", "-extra-headers", "address-file", "pattern-file")

@@ -13,6 +13,7 @@ from engine.config.queue_pattern import QueuePattern
 from engine.config.snapshot import NO_FILE
 
 DEFAULT_VIRTUAL_MTA = "{default}"
+AUTH_SOURCE = "{auth}"  # the <source> of every client that has authenticated; as jobid-prefix: its user's name
 BY_SMTP_SOURCE_IP = "by-smtp-source-ip"  # as default-virtual-mta: the one that sends from the address that the client connected to
 
 
@@ -107,6 +108,10 @@ class ClientSettings:
 
     smtp_service: bool = directive(v.boolean, "true", "false: greet with 521 and close.")
     always_allow_relaying: bool = directive(v.boolean, "false", "Whether this client may send to anybody.")
+    allow_auth: bool = directive(v.boolean, "true", "Offer AUTH, where there is an <smtp-user>; who authenticates may send to anybody.")
+    require_auth: bool = directive(v.boolean, "false", "Take no mail, for whomever, from clients that have not authenticated.")
+    allow_unencrypted_plain_auth: bool = directive(v.boolean, "false", "Offer AUTH PLAIN and LOGIN without TLS too.")
+    require_starttls_before_auth: bool = directive(v.boolean, "false", "Offer AUTH within TLS only.")
     default_virtual_mta: str = directive(
         v.name,
         DEFAULT_VIRTUAL_MTA,
@@ -136,7 +141,7 @@ class ClientSettings:
     process_x_job: bool = directive(v.boolean, "false", "Take the job ID from the header x-job, up to its first blank, and strip it.")
     retain_x_job: bool = directive(v.boolean, "false", "Keep the header x-job.")
     jobid_header: bytes = directive(v.header_name, "", "A header to take the job ID from where x-job gives none; it stays.", empty=b"")
-    jobid_prefix: str = directive(v.text, "", "What is put before each job ID.  {auth} is not supported yet.")
+    jobid_prefix: str = directive(v.text, "", "What is put before each job ID; {auth}: the name that the client authenticated as.")
     process_x_dkim_options: bool = directive(
         v.boolean, "false", "Take the header x-dkim-options for ours, and strip it.  What it selects comes with dkim-sign: not yet."
     )
@@ -165,6 +170,19 @@ class ClientSettings:
         control = self.process_x_dkim_options or self.retain_x_dkim_key or self.retain_x_schedule
         more = headers or ids or control or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
         object.__setattr__(self, "asks_more", bool(more))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SmtpUser:
+    """One <smtp-user> section: somebody who may authenticate."""
+
+    name: str
+    password: str = directive(v.secret, "", "The password, or its Argon2id string (`engine hash-password`).")
+    password_file: tuple[str, str] = directive(v.file_text, "", "A file whose first line is what password takes.  Ours.", empty=NO_FILE)
+    authentication_method: str = directive(
+        v.choice("password", "system", "certificate"), "password", "How they prove it.  system and certificate are not supported yet: nobody gets in."
+    )
+    source: str = directive(v.name, AUTH_SOURCE, "A <source> for their sessions, over the one of their address and {auth}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ ATTACHED = {  # directives whose file is read too: its most bytes
     "dsn-failed-body-template-from": 64 << 10,
     "dummy-smtp-blacklist": 16 << 20,
     "include-headers-from": 16 << 10,
+    "password-file": 4 << 10,
 }
 _WILD = frozenset("*?[")
 
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     defaults: str = ""  # the file of DEFAULTS, if there is one
     lenient: bool = False  # lines that go on in the next one are joined, with a warning, instead of refused
     attached: dict[str, bytes] = {}  # files that directives name and that are no configuration: ATTACHED
+    exposed: list[str] = []  # files of both kinds that everybody on the machine may read
 
     def encode(self) -> bytes:
         """A form that survives a pipe to a child process."""
@@ -78,7 +80,9 @@ def read(path: str, *, lenient: bool = False) -> Snapshot:
     main = os.path.abspath(path)
     if os.path.isdir(main):
         main = os.path.join(main, MAIN)
-    return snapshot(main, _read_file, lambda pattern: sorted(glob.glob(pattern)), lenient)
+    exposed: list[str] = []
+    found = snapshot(main, lambda name: _read_file(name, exposed), lambda pattern: sorted(glob.glob(pattern)), lenient)
+    return msgspec.structs.replace(found, exposed=exposed)
 
 
 def snapshot(main: str, open_file: Callable[[str], str | bytes | None], expand: Callable[[str], list[str]], lenient: bool = False) -> Snapshot:
@@ -169,11 +173,15 @@ def _attach(name: str, most: int, open_file: Callable[[str], str | bytes | None]
     attached[name] = content.encode() if isinstance(content, str) else content
 
 
-def _read_file(path: str) -> bytes:
+def _read_file(path: str, exposed: list[str]) -> bytes:
+    """The contents of *path*, which is added to *exposed* if everybody may read it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the start
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise ValueError("not a regular file")
+        if mode & stat.S_IROTH:
+            exposed.append(path)
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     finally:

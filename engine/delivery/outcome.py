@@ -90,7 +90,7 @@ def settlement(queue: Queue, message: Message, id_text: str, result: Result, pee
         result.type, now_ms, due.queued_ms, message.return_path, due.address, due.orcpt, _ACTIONS[result.type], result.status, result.diag,
         peer.mta, message.src_type, message.src_mta, queue.settings.type, peer.source_ip, peer.address, peer.esmtp,
         peer.size_bytes, queue.vmta, message.job_id, message.env_id, queue.name, due.pool, id_text, due.first_attempt_ms or now_ms,
-        "" if result.type == "d" else classify(result.status, result.diag),
+        "" if result.type == "d" else classify(result.status, result.diag), message.smtp_user,
     )  # fmt: skip
     if result.type != "t":
         return Settlement(row.key, encode(record))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from engine.listener.session import SHUTTING_DOWN, Session
+from engine.listener.session import NO_SERVICE, SHUTTING_DOWN, Session
 from engine.log import escape
 from engine.mail.reply import Reply, reply
 from engine.process import ListenSocket
+from engine.smtp.auth import Answer
 from engine.smtp.server import Phase, ServerConnection
 from engine.smtp.traced import TracedConnection
 
@@ -23,7 +24,6 @@ CLOSING_S: Final = 10.0  # for a client to take our last reply
 
 COMMANDS, WAITING, BODY, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CLOSED
 
-NO_SERVICE = reply(521, "5.3.2 this host accepts no mail from you")
 TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
 TOO_LONG = reply(421, "4.4.2 session has lasted too long, closing connection")
@@ -89,7 +89,7 @@ class Connection:
         if not client.smtp_service:
             self._close(NO_SERVICE)
             return
-        self._session = session = Session(listener, client, ip, limits.host_name, self.local_ip, self.answer)
+        self._session = session = Session(listener, client, ip, self._socket.source, limits.host_name, self.local_ip, self.answer)
         core: ServerConnection
         if client.log_commands or client.log_data:
             core = TracedConnection(session, limits, self._trace, commands=client.log_commands, data=client.log_data)
@@ -112,7 +112,7 @@ class Connection:
             return
         out = core.receive(data)
         phase = core.phase
-        if out or phase is not COMMANDS:  # a piece of a command is no activity
+        if out or phase is BODY or phase is WAITING:  # a piece of a command is no activity
             self._active_s = self._listener.now_s
         if phase is CLOSED:
             self._leave_with(out, core, transport)
@@ -153,8 +153,8 @@ class Connection:
 
     # --- what reception and the listener call ---------------------------------------------------------------------------------------
 
-    def answer(self, answer: Reply) -> None:
-        """The answer to the final dot, once the spool has spoken."""
+    def answer(self, answer: Reply | Answer) -> None:
+        """The answer to the final dot, once the spool has spoken; or what AUTH waits for."""
         core, transport = self._core, self._transport
         if core is None or transport is None or core.phase is not WAITING:
             return
@@ -188,7 +188,11 @@ class Connection:
             return
         idle_s = now_s - self._active_s
         if core.phase is WAITING:
-            if idle_s > SPOOL_WAIT_S:
+            if session.late is not None:
+                if now_s >= session.late_s:
+                    late, session.late = session.late, None
+                    self.answer(late)
+            elif idle_s > SPOOL_WAIT_S:
                 session.give_up()
                 self.answer(NOT_STORED_IN_TIME)
         elif core.phase is BODY:

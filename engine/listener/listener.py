@@ -6,12 +6,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import lru_cache, partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from engine.listener.connection import TOO_MANY, Connection
 from engine.listener.refusals import RefusalLog
+from engine.listener.verification import Verifier
 from engine.log import EventLog
 from engine.mail.reply import Reply
+from engine.policy.credentials import Credentials
 from engine.policy.routing import BY_SOURCE_IP
 from engine.process import ListenSocket, SharedCount, Traffic
 from engine.reception import Reception
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from engine.config import ClientSettings
 
 TICK_S: Final = 1.0
+FAILURE_DELAY_S: Final = 1.0  # from a failed AUTH to its reply, at least: a connection guesses no faster
 BACKLOG: Final = 1024
 
 
@@ -42,6 +46,9 @@ class Listener:
         self.reception = reception
         self.log = log
         self.refusals = RefusalLog(log)
+        self.credentials = Credentials(reception.config)
+        self.verifier = Verifier(self.credentials)
+        self.failure_delay_s = FAILURE_DELAY_S
         self.draining = False
         self._limits = lru_cache(maxsize=1024)(ServerLimits)
         self._known = lru_cache(maxsize=4096)(self._look_up)
@@ -117,16 +124,20 @@ class Listener:
             connection.counted = True
             connection.admit()
 
-    def welcome(self, ip: str, source: str, local_ip: Callable[[], str]) -> tuple[ClientSettings, ServerLimits]:
-        """What a client at *ip*, come in through the listening socket of *source*, may do, and within which limits."""
-        client, limits = self._known(ip, source)
+    def nonce(self) -> str:
+        """What nobody can foresee."""
+        return token_hex(16)
+
+    def welcome(self, ip: str, source: str, local_ip: Callable[[], str], user: str = "") -> tuple[ClientSettings, ServerLimits]:
+        """What a client at *ip*, come in through the listening socket of *source*, authenticated as *user*, may do, and within which limits."""
+        client, limits = self._known(ip, source, user)
         return client, limits if limits is not None else self._limits_of(client, local_ip)
 
     # --- within -----------------------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, ip: str, source: str) -> tuple[ClientSettings, ServerLimits | None]:
+    def _look_up(self, ip: str, source: str, user: str) -> tuple[ClientSettings, ServerLimits | None]:
         """The settings of a client, and its limits unless those depend on the address that it connects to."""
-        client = self.reception.config.client(ip, source)
+        client = self.reception.config.client(ip, source, user)
         return client, None if client.default_virtual_mta == BY_SOURCE_IP else self._limits_of(client, str)
 
     def _limits_of(self, client: ClientSettings, local_ip: Callable[[], str]) -> ServerLimits:
@@ -139,6 +150,8 @@ class Listener:
             too_many_rcpts_fails_message=client.too_many_rcpts_fails_message,
             disconnect_on_transient_error=client.disconnect_on_transient_error,
             smtputf8=client.allow_smtputf8,
+            auth=self.credentials.mechanisms(client, False),
+            auth_secure=self.credentials.mechanisms(client, True),
         )
 
     def _close_servers(self) -> None:
@@ -154,6 +167,7 @@ class Listener:
         self.now_s = self._loop.time()
         self._sweep()
         self._admit_waiting()  # another process may have given its slots back
+        self.verifier.tick(self.now_s)
         self.reception.tick()
         self.count()
         self.refusals.tick()

@@ -10,6 +10,14 @@ cdef class Session:
     cdef object _listener
     cdef object _local_ip
     cdef object _origin
+    cdef bint _barred
+    cdef bint _extended
+    cdef str _hello
+    cdef str _source
+    cdef public str user
+    cdef public bint secure
+    cdef public object late
+    cdef public double late_s
     cdef public object client
     cdef public double data_since_s
     cpdef hello(self, str name, bint extended)
@@ -19,6 +27,11 @@ cdef class Session:
     cpdef data(self)
     cpdef body(self, bytes chunk)
     cpdef end(self)
+    cdef _introduce(self)
+    cpdef nonce(self)
+    cpdef authenticate(self, question)
+    cpdef authenticated(self, str user, str mechanism)
+    cpdef denied(self, str user, str mechanism)
     cpdef reset(self)
     cpdef give_up(self)
     cdef _forget(self)

@@ -10,27 +10,50 @@ from engine.mail.received import from_clause
 from engine.mail.reply import Reply, reply
 from engine.policy.access import DENIED
 from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
+from engine.smtp.auth import Answer, Question
 from engine.smtp.extensions import Parameters
-from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK
+from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, ServerLimits
 
 if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.listener.listener import Listener
 
+AUTH_REQUIRED: Final = reply(530, "5.7.0 Authentication required")
+NOT_AUTHENTICATED: Final = reply(535, "5.7.8 Authentication credentials invalid")
+NO_SERVICE: Final = reply(521, "5.3.2 this host accepts no mail from you")
 SHUTTING_DOWN: Final = reply(421, "4.3.2 service shutting down, try again later")
 
 class Session:
     """The Handler of one ServerConnection."""
 
     __slots__ = (
-        "_answer", "_early", "_ending", "_envelope", "_host_name", "_intake", "_ip", "_listener", "_local_ip", "_origin", "client", "data_since_s",
+        "_answer", "_barred", "_early", "_ending", "_envelope", "_extended", "_hello", "_host_name", "_intake", "_ip", "_listener", "_local_ip",
+        "_origin", "_source", "client", "data_since_s", "late", "late_s", "secure", "user",
     )  # fmt: skip
 
     def __init__(
-        self, listener: Listener, client: ClientSettings, ip: str, host_name: str, local_ip: Callable[[], str], answer: Callable[[Reply], None]
+        self,
+        listener: Listener,
+        client: ClientSettings,
+        ip: str,
+        source: str,
+        host_name: str,
+        local_ip: Callable[[], str],
+        answer: Callable[[Reply | Answer], None],
     ) -> None:
-        """*answer* is called with what becomes of a message whose final dot has come, unless that is known at once."""
+        """*answer* is called with what becomes of a message whose final dot has come, and of AUTH, unless that is known at once.
+
+        *source* is that of the listening socket.
+        """
         self.client = client
+        self.user = ""  # as whom the client has authenticated
+        self.secure = False  # its connection is encrypted
+        self.late: Reply | None = None  # to an AUTH that failed, to be given ...
+        self.late_s = 0.0  # ... then
+        self._barred = client.require_auth  # until it authenticates
+        self._source = source
+        self._hello = ""
+        self._extended = False
         self.data_since_s = 0.0  # when the content began to come
         self._listener = listener
         self._ip = ip
@@ -52,22 +75,66 @@ class Session:
 
     def hello(self, name: str, extended: bool) -> None:
         """EHLO or HELO."""
-        client = self.client
+        self._hello, self._extended = name, extended
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """What is known of the client, for its messages."""
+        client, name = self.client, self._hello
+        protocol = "ESMTP" if self._extended else "SMTP"
         self._origin = Origin(
             client=client,
             ip=self._ip,
             helo=escape(name),
-            protocol="ESMTP" if extended else "SMTP",
+            protocol=f"{protocol}{'S' if self.secure else ''}{'A' if self.user else ''}" if self.secure or self.user else protocol,
             host_name=self._host_name,
             received_from="" if client.hide_message_source else from_clause(name, self._ip),
             src_mta=f"{name} ({self._ip})",
             local_ip=self._local_ip,
+            smtp_user=self.user,
+            login=f"user={escape(self.user)} " if self.user else "",
         )
+
+    def nonce(self) -> str:
+        """For one AUTH."""
+        return self._listener.nonce()
+
+    def authenticate(self, question: Question) -> Answer | Reply | None:
+        """What AUTH asks."""
+        return self._listener.verifier.ask(self._ip, question, self._answer)
+
+    def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:
+        """From now on the client is *user*."""
+        listener = self._listener
+        client, limits = listener.welcome(self._ip, self._source, self._local_ip, user)
+        listener.log.event("authenticated", f"client={self._ip} user={escape(user)} mechanism={mechanism}{self._sources(user)}")
+        if not client.smtp_service:
+            return NO_SERVICE
+        self.client, self.user, self._barred = client, user, False
+        self._introduce()
+        return limits
+
+    def denied(self, user: str, mechanism: str) -> Reply | None:
+        """It is not *user*; it hears so after a while."""
+        listener = self._listener
+        listener.refusals.say(f"client={self._ip} user={escape(user)} mechanism={mechanism} reply={NOT_AUTHENTICATED.text}")
+        if listener.failure_delay_s <= 0:
+            return NOT_AUTHENTICATED
+        self.late, self.late_s = NOT_AUTHENTICATED, listener.now_s + listener.failure_delay_s
+        return None
+
+    def _sources(self, user: str) -> str:
+        """` source=...`: the <source> sections whose word counts for it, the weakest first."""
+        config = self._listener.reception.config
+        entries = (*config.client_entries(self._ip, self._source), *config.login_entries(user))
+        return f" source={escape(','.join(entry.pattern for entry in entries))}" if entries else ""
 
     def mail(self, sender: str, parameters: Parameters) -> Reply:
         """May a message start now?"""
         if self._listener.draining:
             return SHUTTING_DOWN
+        if self._barred:
+            return AUTH_REQUIRED
         refusal = self._listener.reception.refusal()
         if refusal is not None:
             return refusal

@@ -38,6 +38,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     src_mta: str  # "helo (ip)"
     job_id: str
     needs: int = 0  # bits NEEDS_*
+    smtp_user: str = ""  # as whom the client authenticated
 
 
 class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -36,6 +36,7 @@ class RecipientRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="k
     id: str  # message id, text form
     first_attempt_ms: int = 0
     bounce_cat: str = ""  # of engine.bounce.classify
+    smtp_user: str = ""  # as whom the client authenticated
 
 
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="kind", tag=2, gc=False):

@@ -56,6 +56,8 @@ class Origin(msgspec.Struct, frozen=True):
     received_from: str  # engine.mail.received.from_clause, or "" where hide-message-source wants nothing said
     src_mta: str  # "helo (ip)", for accounting
     local_ip: Callable[[], str]  # the address of ours that it connected to
+    smtp_user: str = ""  # as whom it has authenticated
+    login: str = ""  # the same as logs show it: `user=NAME `
 
 
 class Recipient(NamedTuple):
@@ -278,7 +280,7 @@ class Intake:
             ret, env_id, job_id = ret or work.ret, found.env_id or env_id, found.job_id
         message = Message(
             body, sender, prefix, now_ms, self._eight_bit, notify, ret, env_id,
-            src_type="smtp", src_mta=origin.src_mta, job_id=job_id, needs=envelope.needs,
+            src_type="smtp", src_mta=origin.src_mta, job_id=job_id, needs=envelope.needs, smtp_user=origin.smtp_user,
         )  # fmt: skip
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
@@ -289,7 +291,7 @@ class Intake:
                 reception.taken_bytes += body.size_bytes
                 reception.log.event(
                     "accepted",
-                    f"id={shown_id} queue={recipients[0].queue} ({len(recipients)} rcpts) client={origin.ip} helo={origin.helo} "
+                    f"id={shown_id} queue={recipients[0].queue} ({len(recipients)} rcpts) client={origin.ip} helo={origin.helo} {origin.login}"
                     f"from=<{escape(sender)}> size={body.size_bytes}",
                 )
                 self._answer(reply(250, f"2.6.0 message received, queued as {shown_id}"))

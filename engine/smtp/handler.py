@@ -14,7 +14,10 @@ GO_AHEAD = Reply(354, ("Start mail input; end with <CRLF>.<CRLF>",))
 
 
 class Handler(Protocol):
-    """Decides for one connection.  A reply of 421 or 521 from any method closes the connection behind it."""
+    """Decides for one connection.  A reply of 421 or 521 from any method closes the connection behind it.
+
+    Where ServerLimits offer AUTH, it is an `authentication.AuthHandler` too.
+    """
 
     def hello(self, name: str, extended: bool) -> None:
         """The client has said HELO or EHLO (*extended*)."""

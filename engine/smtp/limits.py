@@ -27,11 +27,14 @@ class ServerLimits:
     too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
     disconnect_on_transient_error: bool = False  # close instead of a 4xx
     smtputf8: bool = False  # offered
+    auth: tuple[str, ...] = ()  # mechanisms of AUTH offered without TLS
+    auth_secure: tuple[str, ...] = ()  # and with it
     max_recipients: int = field(init=False)  # of one message, all told
     offered: frozenset[str] = field(init=False)  # the keywords of what is offered beyond what always is
     greeting: bytes = field(init=False)
     helo: bytes = field(init=False)
     ehlo: bytes = field(init=False)
+    ehlo_secure: bytes = field(init=False)
     goodbye: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,5 +44,7 @@ class ServerLimits:
         put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
         more = [keyword for keyword, offered in (("SMTPUTF8", self.smtputf8),) if offered]
         put(self, "offered", frozenset(more))
-        put(self, "ehlo", ehlo_reply(self.host_name, self.max_message_size_bytes, more).encode())
+        for name, mechanisms in (("ehlo", self.auth), ("ehlo_secure", self.auth_secure)):
+            auth = [f"AUTH {' '.join(mechanisms)}"] if mechanisms else []
+            put(self, name, ehlo_reply(self.host_name, self.max_message_size_bytes, [*more, *auth]).encode())
         put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))

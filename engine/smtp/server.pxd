@@ -5,6 +5,9 @@ cdef class ServerConnection:
     cdef object _limits
     cdef public object phase
     cdef public bint quit
+    cdef public bint secure
+    cdef object _auth
+    cdef bint _verifying
     cdef readonly bytes _held
     cdef readonly bint _overlong
     cdef bint _hello
@@ -29,6 +32,9 @@ cdef class ServerConnection:
     cdef _refuse(self, object reply)
     cpdef bytes _conclude(self, object reply)
     cdef _void(self)
+    cdef Py_ssize_t _read_response(self, bytes data, Py_ssize_t at, list out)
+    cpdef bytes _authentication(self, object outcome)
+    cdef bytes _verified(self, object answer)
     cdef bytes _close(self, bytes reply)
     cdef bytes _error(self, bytes reply)
     cdef bytes _transient(self, bytes reply)

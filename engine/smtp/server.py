@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
+from typing import cast
 
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.envelope import NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
+from engine.smtp.auth import Answer
+from engine.smtp.authentication import MAX_RESPONSE_BYTES, Authentication, AuthHandler, Outcome
 from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.grammar import is_hello_name
 from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler
@@ -51,6 +54,7 @@ _TOO_MANY_FOR_MESSAGE = b"554 5.5.3 Too many recipients, the message is refused\
 _TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
 _TOO_BIG_BYTES = _TOO_BIG.encode()
 _TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
+_NO_AUTH_NOW = b"503 5.5.1 No AUTH within a transaction\r\n"
 _TOO_MANY_COMMANDS = b"421 4.7.0 Too many commands without mail\r\n"
 
 
@@ -59,19 +63,20 @@ class Phase(Enum):
 
     COMMANDS = "a command is awaited or incomplete"
     BODY = "message content is coming"
-    WAITING = "the reply to the final dot is ours to give: read no more"
+    AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
+    WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
     CLOSED = "nothing more is read; close once what was returned is sent"
 
 
-_COMMANDS, _BODY, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.WAITING, Phase.CLOSED
+_COMMANDS, _BODY, _AUTH, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.AUTH, Phase.WAITING, Phase.CLOSED
 
 
 class ServerConnection:
     """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
 
     __slots__ = (
-        "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_needs", "_overlong",
-        "_recipients", "_refusal", "_scan", "_size", "_too_many", "phase", "quit",
+        "_auth", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_needs", "_overlong",
+        "_recipients", "_refusal", "_scan", "_size", "_too_many", "_verifying", "phase", "quit", "secure",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
@@ -79,6 +84,9 @@ class ServerConnection:
         self._limits = settings
         self.phase = _COMMANDS
         self.quit = False  # the client said QUIT: it sends no more
+        self.secure = False  # what it says and hears is encrypted: whoever speaks TLS sets it
+        self._auth: Authentication | None = None  # since its first AUTH
+        self._verifying = False  # WAITING is for the handler's word on AUTH, not on a message
         self._held = b""  # received, not consumed
         self._overlong = False  # throwing a line away up to its CRLF
         self._hello = False
@@ -128,11 +136,11 @@ class ServerConnection:
                 return self._command(verb, argument, end)
         return self._advance(data, [])
 
-    def answered(self, reply: Reply) -> bytes:
-        """*reply* to the final dot, and the replies to what was pipelined behind it.  LocalProtocolError if none is owed."""
+    def answered(self, reply: Reply | Answer) -> bytes:
+        """*reply* to the final dot, or what AUTH waits for, and the replies to what was pipelined behind it.  LocalProtocolError if none is owed."""
         if self.phase is not _WAITING:
             raise LocalProtocolError("no reply to a final dot is owed")
-        out = [self._conclude(reply)]
+        out = [self._verified(reply) if self._verifying else self._conclude(cast(Reply, reply))]
         data, self._held = self._held, b""
         return self._advance(data, out) if data else out[0]
 
@@ -165,6 +173,11 @@ class ServerConnection:
                 at = end
             elif phase is _BODY:
                 at = self._read_body(data, at, out)
+            elif phase is _AUTH:
+                end = self._read_response(data, at, out)
+                if end < 0:
+                    break
+                at = end
             else:
                 if phase is _WAITING:
                     self._held = data[at:]
@@ -175,7 +188,7 @@ class ServerConnection:
         """No command line ends in what is left of *data*: keep it, throw it away if it is too long, or close because of a *bare* CR or LF."""
         if bare:
             out.append(self._close(_BARE_IN_COMMAND))
-        elif self._overlong or len(data) - at > self._limits.max_line_bytes:
+        elif self._overlong or len(data) - at > (MAX_RESPONSE_BYTES if self.phase is _AUTH else self._limits.max_line_bytes):
             self._overlong = True
             self._held = b"\r" if data.endswith(b"\r") else b""
         else:
@@ -193,6 +206,21 @@ class ServerConnection:
         if command is None:
             return self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN)
         return command(self, argument)
+
+    def _read_response(self, data: bytes, at: int, out: list[bytes]) -> int:
+        """Take a line of an AUTH exchange at *at*; the offset behind it, or -1 where no line ends, or must not."""
+        end = data.find(b"\r\n", at)
+        line = data[at : end if end >= 0 else len(data)]
+        if b"\n" in line or b"\r" in (line if end >= 0 else line[:-1]):
+            self._read_part(data, at, True, out)
+            return -1
+        if end < 0:
+            self._read_part(data, at, False, out)
+            return -1
+        assert self._auth is not None
+        overlong, self._overlong = self._overlong or len(line) + 2 > MAX_RESPONSE_BYTES, False
+        out.append(self._authentication(self._auth.overlong() if overlong else self._auth.line(line)))
+        return end + 2
 
     def _read_body(self, data: bytes, at: int, out: list[bytes]) -> int:
         """Take message content at *at*, up to its final dot if it is there; the offset behind what was taken."""
@@ -287,7 +315,7 @@ class ServerConnection:
         return self._greet(argument, False) or self._limits.helo
 
     def _ehlo(self, argument: bytes) -> bytes:
-        return self._greet(argument, True) or self._limits.ehlo
+        return self._greet(argument, True) or (self._limits.ehlo_secure if self.secure else self._limits.ehlo)
 
     def _greet(self, argument: bytes, extended: bool) -> bytes:
         """b"", or the reply that refuses the name.  A second HELO is an RSET too (RFC 5321 §4.1.4)."""
@@ -362,6 +390,35 @@ class ServerConnection:
         self._size = 0
         return _encoded(reply)
 
+    def _authenticate(self, argument: bytes) -> bytes:
+        limits = self._limits
+        if not limits.auth_secure:
+            return self._error(_NOT_IMPLEMENTED)
+        if not self._hello:
+            return self._error(_HELLO_FIRST)
+        if self._mail:
+            return self._error(_NO_AUTH_NOW)
+        if self._auth is None:
+            self._auth = Authentication(cast(AuthHandler, self._handler))
+        offered = limits.auth_secure if self.secure else limits.auth
+        return self._authentication(self._auth.begin(argument, offered, limits.auth_secure, limits.host_name))
+
+    def _verified(self, answer: Reply | Answer) -> bytes:
+        assert self._auth is not None
+        return self._authentication(self._auth.answered(answer))
+
+    def _authentication(self, outcome: Outcome) -> bytes:
+        """The session stands where *outcome* of an AUTH step leaves it; its reply."""
+        self.phase = _AUTH if outcome.open else _WAITING if outcome.owed else _COMMANDS
+        self._verifying = outcome.owed
+        if outcome.limits is not None:
+            self._limits = outcome.limits
+            self._errors_left = outcome.limits.max_errors
+            self._commands_left = outcome.limits.max_commands_without_mail
+        if outcome.closes:
+            return self._close(outcome.reply)
+        return self._error(outcome.reply) if outcome.wrong else outcome.reply
+
     def _rset(self, argument: bytes) -> bytes:
         if argument:
             return self._error(_NO_ARGUMENT)
@@ -395,7 +452,8 @@ _VERBS: dict[bytes, Callable[[ServerConnection, bytes], bytes]] = {
     b"NOOP": ServerConnection._noop,
     b"VRFY": ServerConnection._vrfy,
     b"HELP": ServerConnection._help,
+    b"AUTH": ServerConnection._authenticate,
     b"QUIT": ServerConnection._quit,
 }
 # commands that exist, but not here (yet): their clients fall back on hearing 502
-_OTHER_VERBS = frozenset((b"STARTTLS", b"AUTH", b"BDAT", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))
+_OTHER_VERBS = frozenset((b"STARTTLS", b"BDAT", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))

@@ -7,6 +7,7 @@ from typing import Final
 
 from engine.mail.content import SECRET_FIELDS, FieldCutter
 from engine.mail.reply import Reply
+from engine.smtp.authentication import Outcome
 from engine.smtp.server import Handler, ServerConnection, ServerLimits
 
 SHOWN_BODY_BYTES: Final = 64 * 1024  # of one message
@@ -24,6 +25,7 @@ class TracedConnection(ServerConnection):
         self._shows_commands = commands
         self._shows_data = data
         self._authenticating = False  # AUTH was said: a command that we do not know may be a password
+        self._within_command = False  # its replies are shown together
         self._shown_bytes = 0  # of the open message
         self._line = b""  # of its contents, begun
         self._cutter = FieldCutter(SECRET_FIELDS)
@@ -39,7 +41,14 @@ class TracedConnection(ServerConnection):
             self._show(">>>", self._shown(verb, argument))
         self._shown_bytes = 0
         self._cutter = FieldCutter(SECRET_FIELDS)
-        return self._said(super()._command(verb, argument, size_bytes))
+        self._within_command = True
+        replies = super()._command(verb, argument, size_bytes)
+        self._within_command = False
+        return self._said(replies)
+
+    def _authentication(self, outcome: Outcome) -> bytes:
+        reply = super()._authentication(outcome)
+        return reply if self._within_command else self._said(reply)
 
     def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
         before = len(out)
@@ -80,5 +89,5 @@ class TracedConnection(ServerConnection):
     def _said(self, replies: bytes) -> bytes:
         if self._shows_commands and replies:
             for line in replies.split(b"\r\n")[:-1]:
-                self._show("<<<", line)
+                self._show("<<<", b"334 (not shown)" if line.startswith(b"334 ") else line)
         return replies

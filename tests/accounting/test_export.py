@@ -29,7 +29,7 @@ QUEUE_ROW = encode(QueueRecord(1, "example.org/v", "v", "4.4.1", "smtp;timed out
 def row(number: int) -> bytes:
     """A d record that names *number*; every fifth is a b record."""
     kind = "b" if number % 5 == 0 else "d"
-    blanks = dict.fromkeys(RecipientRecord.__struct_fields__[:-2], "")
+    blanks = {name: "" for name in RecipientRecord.__struct_fields__ if name != "first_attempt_ms"}
     return encode(RecipientRecord(**{**blanks, "type": kind, "logged_ms": 1, "queued_ms": 1, "dlv_size": 1, "rcpt": f"{number}@example.org"}))
 
 

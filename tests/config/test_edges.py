@@ -79,7 +79,6 @@ NO_BLANK = "no blank stands behind the pattern's /: one that belongs to the patt
         (
             stanza("smtp-user a@b.example", "password ## YOUR PASSWORD ##"),
             [
-                "1:1 unsupported: <smtp-user> is not supported yet",
                 "2:9 error: password: argument missing; text is expected; the # begins a comment",
             ],
         ),

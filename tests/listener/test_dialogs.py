@@ -17,7 +17,10 @@ def test_listener_holds_dialog(dialog: Dialog) -> None:
     settings = config(relay_domain="example.net", always_allow_relaying=dialog.name in BY_CLIENTS)
     with Live(settings) as live:
         client = settings.client("127.0.0.1")
-        live.listener.welcome = lambda ip, source, local_ip: (client, ServerLimits("mx.example.org", **dialog.limits))  # type: ignore[method-assign]
+        limits = ServerLimits("mx.example.org", **dialog.limits)
+        live.listener.welcome = lambda ip, source, local_ip, user="": (client, limits)  # type: ignore[method-assign]
+        live.listener.failure_delay_s = 0
+        live.listener.nonce = lambda: "0123456789abcdef"
         with live.client() as peer:
 
             def exchange(data: bytes) -> bytes:

@@ -132,6 +132,9 @@ log-file /tmp/log
   virtual-mta a
   virtual-mta b
 </virtual-mta-pool>
+<smtp-user foo>
+  password barbaz
+</smtp-user>
 """
 
 
@@ -141,5 +144,5 @@ def config(clients: dict[str, ClientSettings] | None = None, relay_domain: str =
     assert loaded.config is not None, loaded.problems
     by_ip = clients or {}
     default = client(**changes)
-    object.__setattr__(loaded.config, "client", lambda ip, listener_source="": by_ip.get(ip, default))
+    object.__setattr__(loaded.config, "client", lambda ip, listener_source="", user="": by_ip.get(ip, default))
     return loaded.config

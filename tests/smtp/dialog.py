@@ -1,7 +1,7 @@
 """Dialogs: SMTP sessions as transcripts, run against the core here and against a live listener elsewhere.
 
     # comment
-    limits: max_rcpt_per_message=2       ServerLimits of this dialog, if it needs any
+    limits: max_rcpt_per_message=2       ServerLimits of this dialog, if it needs any; lists with commas
     C: MAIL FROM:<a@example.com>         a line that the client sends, CRLF added
     R: MAIL FROM:<a@example.com>\\n       the same raw: with backslash escapes, nothing added
     S: 250 2.1.0 *                       a reply line, as a glob
@@ -55,7 +55,7 @@ def read_dialog(path: Path) -> Dialog:
             continue
         if kind == "limits":
             words = (word.split("=") for word in rest.split())
-            dialog.limits = {name: int(value) if value.isdigit() else value for name, value in words}
+            dialog.limits = {name: _value(name, value) for name, value in words}
         elif kind in ("C", "R"):
             if step.expect or step.closes:
                 dialog.steps.append(step := Step())
@@ -68,6 +68,12 @@ def read_dialog(path: Path) -> Dialog:
         else:
             raise ValueError(f"{path}:{number}: {line}")
     return dialog
+
+
+def _value(name: str, text: str) -> Any:
+    if name.startswith("auth"):
+        return tuple(text.split(","))
+    return int(text) if text.isdigit() else text
 
 
 def all_dialogs() -> list[Dialog]:

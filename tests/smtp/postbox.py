@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.mail.reply import Reply, reply
+from engine.smtp.auth import Answer, DigestQuestion, PasswordQuestion, Question, cram_digest, scram_secret
 from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Phase, ServerConnection, ServerLimits
 
@@ -27,6 +29,8 @@ class Postbox:
 
     def __init__(self) -> None:
         self.mails: list[Mail] = []
+        self.users: list[tuple[str, str]] = []
+        self.limits = ServerLimits("mx.example.org")
         self.names: list[tuple[str, bool]] = []
         self.resets = 0
         self.open: Mail | None = None
@@ -49,6 +53,26 @@ class Postbox:
 
     def no_address(self) -> Reply | None:
         return NO_RELAY
+
+    def nonce(self) -> str:
+        return "0123456789abcdef"
+
+    def authenticate(self, question: Question) -> Answer | Reply | None:
+        """Knows foo, whose password is barbaz."""
+        known = question.user == "foo"
+        if isinstance(question, PasswordQuestion):
+            return known and question.password == b"barbaz"
+        if isinstance(question, DigestQuestion):
+            return known and question.digest == cram_digest(b"barbaz", question.challenge)
+        return scram_secret(b"barbaz", b"salt", 10)._replace(valid=known)
+
+    def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:
+        self.users.append((user, mechanism))
+        return self.limits
+
+    def denied(self, user: str, mechanism: str) -> Reply | None:
+        self.users.append(("", mechanism))
+        return reply(535, "5.7.8 Authentication credentials invalid")
 
     def data(self) -> Reply:
         assert self.open is not None and self.open.recipients
@@ -74,9 +98,10 @@ class Postbox:
 class Client:
     """Feeds a ServerConnection and answers each final dot as soon as it may."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.postbox = Postbox()
-        self.core = ServerConnection(self.postbox, ServerLimits("mx.example.org", **limits))
+        self.postbox.limits = ServerLimits("mx.example.org", **limits)
+        self.core = ServerConnection(self.postbox, self.postbox.limits)
         self._greeted = False
 
     def exchange(self, data: bytes) -> bytes:

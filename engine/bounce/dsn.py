@@ -40,6 +40,7 @@ class Failure(msgspec.Struct, frozen=True):
     remote_mta: str  # "host (ip)"; "" if none was reached
     action: str  # "failed" or "delayed"
     last_attempt_ms: int  # 0: never tried
+    retry_until_ms: int = 0  # of a delayed one
 
 
 def report(
@@ -170,6 +171,7 @@ def _recipient_fields(failure: Failure) -> list[tuple[str, str]]:
         ("Remote-MTA", f"dns;{failure.remote_mta}" if failure.remote_mta else ""),
         ("Diagnostic-Code", diag),
         ("Last-Attempt-Date", date(failure.last_attempt_ms // 1000) if failure.last_attempt_ms else ""),
+        ("Will-Retry-Until", date(failure.retry_until_ms // 1000) if failure.retry_until_ms else ""),
     ]
 
 
@@ -192,6 +194,8 @@ def _readable(host: str, failures: Sequence[Failure], now_ms: int, templates: Te
             if failure.diag:
                 who = f"{failure.remote_mta} said: " if failure.remote_mta else "Detail: "
                 lines += _indented(who + failure.diag.removeprefix("smtp;").strip())
+            if failure.retry_until_ms:
+                lines += _indented(f"Tried until: {date(failure.retry_until_ms // 1000)}")
             lines.append("")
     if not plain:
         lines += ["The status of every recipient for machines, and what was sent, are attached.", ""]

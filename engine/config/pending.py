@@ -142,7 +142,6 @@ def _domain_queue() -> tuple[Directive, ...]:
         ignored("delivery-priority", v.text, _DEPRECATED),
         later("disable-mx-rollup", v.boolean, "true"),
         later("disabled-source-ip-notify", v.mail_addresses, '""'),
-        later("notify-of-delay-every", v.seconds_or_never, "never"),
         later("queue-priority", v.percent),
         later("queue-to", v.name_or_empty, '""', stops="send this mail by another queue"),
         later("reenable-source-ip-after", v.seconds_or_never, "never"),

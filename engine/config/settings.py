@@ -199,6 +199,9 @@ class DomainSettings:
     retry_recipients_after_s: float = directive(v.positive_seconds, "10m", "Time from a recipient's 4xx to its next attempt.")
     retry_after_dns_error_s: float = directive(v.positive_seconds, "1m", "Time from a failed look-up to the next.")
     bounce_after_s: float = directive(v.positive_seconds, "4d12h", "How old mail gets before it bounces.")
+    notify_of_delay_every_s: float | None = directive(
+        v.seconds_or_never, "4h", "How often the sender of mail that waits hears of it, if he asked for that (NOTIFY=DELAY)."
+    )
     bounce_upon_no_mx: float | None = directive(
         v.no_mx, "false", "Bounce when there is no MX: at once (true), at this age, or only at bounce-after (false)."
     )

@@ -12,7 +12,7 @@ from engine.log import escape
 from engine.mail.envelope import Due, Message
 from engine.mail.record import QueueRecord, RecipientRecord, encode
 from engine.mail.reply import Reply
-from engine.scheduler.queue import Queue, Row
+from engine.scheduler.queue import Queue, Row, due_ms
 from engine.scheduler.retry import again_ms
 from engine.scheduler.scheduler import EXPIRED
 from engine.spool.ops import Settlement
@@ -112,6 +112,25 @@ def _without_record(result: Result, now_ms: int) -> Settlement:
     if result.type != "t":
         return Settlement(result.row.key, b"")
     return Settlement(result.row.key, b"", result.again_ms, _encode_due(_later(result, now_ms)))
+
+
+def told_of_delay(result: Result, now_ms: int) -> Result:
+    """*result*, a deferral, with what is remembered once its sender has been told."""
+    row = result.row
+    return result._replace(row=Row(row.key, msgspec.structs.replace(row.due, notified_ms=now_ms)))
+
+
+def standing(queue: Queue, row: Row) -> Result:
+    """Why *row*, which stands in *queue*, has not been tried: for a DSN about its delay."""
+    if queue.held_by:
+        return Result(row, "t", "4.4.1", f"x-engine;{queue.held_by}", due_ms(row.key))
+    last = row.due.last_reply
+    return Result(row, "t", "4.4.0", f"smtp;{last}" if last else "x-engine;it waits for its turn", due_ms(row.key))
+
+
+def stays(result: Result) -> Settlement:
+    """The row of a `standing` result stays due when it is; no record, since nothing was tried."""
+    return Settlement(result.row.key, b"", result.again_ms, _encode_due(result.row.due))
 
 
 def put_aside(row: Row, why: str, again_ms: int) -> Settlement:

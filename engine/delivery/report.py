@@ -17,6 +17,7 @@ from engine.mail.address import split
 from engine.mail.envelope import NEEDS_SMTPUTF8, Due, Message
 from engine.mail.message_id import text
 from engine.scheduler.queue import Queue
+from engine.scheduler.retry import expiry_ms
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
 from engine.spool.ops import Accept, NewRecipient
 from engine.units import format_seconds
@@ -43,25 +44,30 @@ class Reporter:
         self._reader = reader
         self._writer = writer
 
-    def accept_for(self, queue: Queue, message: Message, message_id: bytes, results: Sequence[Result], peer: Peer, now_ms: int) -> Accept | None:
-        """The DSN about the bounces among *results*, through the virtual MTA of their *queue*; None if nobody wants one, or it is forbidden.
+    def accept_for(
+        self, queue: Queue, message: Message, message_id: bytes, results: Sequence[Result], peer: Peer, now_ms: int, delayed: bool = False
+    ) -> Accept | None:
+        """The DSN about the bounces among *results*, or with *delayed* the deferrals; through the virtual MTA of their *queue*.
 
-        SpoolError: it cannot be written now, so the bounce must wait too.
+        None if nobody wants one, or it is forbidden.  SpoolError: it cannot be written now, so a bounce must wait too.
         """
         settings = queue.settings
         if not settings.deliver_local_dsn:
             return None
+        kind, action = ("t", "delayed") if delayed else ("b", "failed")
+        until_ms = expiry_ms(message.queued_ms, settings.bounce_after_s) if delayed else 0
         failures = [
-            Failure(r.row.due.address, r.row.due.orcpt, r.status, r.diag, peer.mta, "failed", now_ms if peer.host else 0)
+            Failure(r.row.due.address, r.row.due.orcpt, r.status, r.diag, peer.mta, action, now_ms if peer.host else 0, until_ms)
             for r in results
-            if r.type == "b"
+            if r.type == kind
             and r.diag != DISCARDED
-            and wants_report("failed", r.row.due.notify, return_path=message.return_path, notify_sender=message.notify_sender)
+            and wants_report(action, r.row.due.notify, return_path=message.return_path, notify_sender=message.notify_sender)
         ]
         if not failures:
             return None
         dsn_id = self._link.new_id()
-        headers, whole = self._original(message, message_id)
+        ret = "" if delayed else message.ret  # RFC 3461 §4.3: only what failed comes back whole
+        headers, whole = self._original(message, message_id, ret)
         content = report(
             host=self._host,
             vmta=queue.vmta,
@@ -69,7 +75,7 @@ class Reporter:
             failures=failures,
             original_headers=headers,
             original=whole,
-            ret=message.ret,
+            ret=ret,
             env_id=message.env_id,
             arrival_ms=message.queued_ms,
             now_ms=now_ms,
@@ -111,11 +117,11 @@ class Reporter:
         body = message.body
         return Accept(new_id, _encode(message), body.epoch, body.segment, body.size_bytes, [NewRecipient(f"{domain}/{vmta}", _encode(due))])
 
-    def _original(self, message: Message, message_id: bytes) -> tuple[bytes, tuple[bytes, ...] | None]:
+    def _original(self, message: Message, message_id: bytes, ret: str) -> tuple[bytes, tuple[bytes, ...] | None]:
         """(header section, whole message if it is to be returned); what cannot be read any more is left out."""
         size = message.body.size_bytes
         try:
-            if message.ret == "FULL" and size <= FULL_MOST_BYTES:
+            if ret == "FULL" and size <= FULL_MOST_BYTES:
                 content = self._reader.body(message.body, message_id)
                 return b"", (message.prefix, content)
             start = next(self._reader.body_chunks(message.body, message_id), b"")[:HEADERS_MOST_BYTES]

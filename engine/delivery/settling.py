@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from engine.delivery.events import Events
-from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement
+from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement, standing, stays, told_of_delay
 from engine.delivery.report import Reporter
 from engine.errors import SpoolError
 from engine.log import EventLog, escape
-from engine.mail.envelope import Message
+from engine.mail.envelope import NOTIFY_DELAY, Message
 from engine.mail.message_id import text as id_text
 from engine.scheduler.queue import Queue, Row
+from engine.scheduler.scan import warning_due_ms
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SpoolLink, SpoolReader
 from engine.spool.ops import Settle, Settlement
@@ -58,6 +59,9 @@ class Settler:
         shown = id_text(message_id)
         bounces = [result for result in results if result.type == "b"]
         others = [result for result in results if result.type != "b"]
+        delivered = self._count(others, peer)
+        if delivered != len(others):
+            others = self._without_late(queue, message_id, message, others, peer, now_ms)
         if others:  # on their own: that a DSN cannot be stored must not send again what was delivered
             self._log_lines(queue, shown, others, peer, now_ms)
             rows = [settlement(queue, message, shown, result, peer, now_ms) for result in others]
@@ -66,7 +70,7 @@ class Settler:
             else:
                 self._submit(queue, shown, Settle(rows), now_ms)
         settings = queue.settings
-        if self._count(others, peer) != len(results) or settings.track_recipient_events:
+        if delivered != len(results) or settings.track_recipient_events:
             self.events.settled(queue.number, settings.max_events_recorded, settings.track_recipient_events, results, peer, now_ms)
         if bounces:
             self._bounce(queue, message_id, message, bounces, peer, now_ms, buried)
@@ -85,6 +89,55 @@ class Settler:
             without(str(error))
             return
         self._submit(queue, shown, Settle(rows, accept), now_ms, 0, without if accept is not None else None)
+
+    def _without_late(
+        self, queue: Queue, message_id: bytes, message: Message, results: list[Result], peer: Peer, now_ms: int
+    ) -> list[Result]:
+        """*results* without deferrals whose senders are to hear of them by now: those are stored, with the DSN."""
+        every_s = queue.settings.notify_of_delay_every_s
+        if every_s is None or not self._scheduler.may_expire:
+            return results
+        late = [r for r in results if r.type == "t" and r.row.due.notify & NOTIFY_DELAY and warning_due_ms(r.row.due, every_s) <= now_ms]
+        if not late:
+            return results
+        shown = id_text(message_id)
+        self._log_lines(queue, shown, late, peer, now_ms)
+
+        def rows(of: Sequence[Result]) -> list[Settlement]:
+            return [settlement(queue, message, shown, result, peer, now_ms) for result in of]
+
+        self._tell(queue, message_id, message, late, rows, peer, now_ms)
+        return [result for result in results if result not in late]
+
+    def _tell(
+        self,
+        queue: Queue,
+        message_id: bytes,
+        message: Message,
+        late: Sequence[Result],
+        rows: Callable[[Sequence[Result]], list[Settlement]],
+        peer: Peer,
+        now_ms: int,
+        buried: int = 0,
+    ) -> None:
+        """Store *late*, which *rows* makes rows of, with the DSN about their delay; without it if that cannot be: it is tried again later."""
+        shown = id_text(message_id)
+
+        def silently(why: str, counted: int = 0) -> None:
+            self._log.event("dsn-failed", f"id={shown} queue={queue.name} no DSN about the delay could be written ({why}): the next look tries again")
+            self._submit(queue, shown, Settle(rows(late)), now_ms, counted)
+
+        try:
+            accept = self._reporter.accept_for(queue, message, message_id, late, peer, now_ms, True)
+        except SpoolError as error:
+            silently(str(error), buried)
+            return
+        if accept is not None:
+            delay_s = (now_ms - message.queued_ms) / 1000
+            text = f"id={shown} queue={queue.name} ({len(late)} rcpts) from=<{escape(message.return_path)}> delay={delay_s:.0f}s"
+            self._log.event("delay-told", f"{text} status={late[0].status}")
+        told = rows([told_of_delay(result, now_ms) for result in late])
+        self._submit(queue, shown, Settle(told, accept), now_ms, buried, silently if accept is not None else None)
 
     def _count(self, results: Sequence[Result], peer: Peer) -> int:
         """How many of *results* are deliveries; those to a host are traffic."""
@@ -152,7 +205,24 @@ class Settler:
                 self._buried += len(results)
                 self.settle(queue, row.message, message, results, NOWHERE, now_ms, len(results))
             self._scheduler.retire(queue)
+        if self._scheduler.overdue:
+            self._tell_overdue(now_ms)
         return self._buried < BURIED_MOST
+
+    def _tell_overdue(self, now_ms: int) -> None:
+        """The senders of the scheduler's overdue rows hear of their delay; the rows stay as they are."""
+        overdue = self._scheduler.overdue
+        while overdue and self._buried < BURIED_MOST:
+            queue, row = overdue.popleft()
+            rows = [row]
+            while overdue and overdue[0][0] is queue and overdue[0][1].message == row.message:
+                rows.append(overdue.popleft()[1])
+            message = self.message(queue, row.message, rows, now_ms)
+            if message is not None:
+                late = [standing(queue, each) for each in rows]
+                self._buried += len(rows)
+                self._tell(queue, row.message, message, late, lambda of: [stays(result) for result in of], NOWHERE, now_ms, len(rows))
+            self._scheduler.retire(queue)
 
     def _submit(
         self, queue: Queue, shown: str, operation: Settle, now_ms: int, buried: int = 0, if_refused: Callable[[str], None] | None = None

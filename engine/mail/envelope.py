@@ -41,6 +41,9 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     smtp_user: str = ""  # as whom the client authenticated
 
 
+NOTIFY_DELAY = 8  # a bit of Due.notify
+
+
 class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A value of `due`: one recipient that waits; all that is known about it survives a restart."""
 
@@ -52,6 +55,7 @@ class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempts: int = 0
     first_attempt_ms: int = 0
     last_reply: str = ""
+    notified_ms: int = 0  # when its sender heard last that it waits (NOTIFY=DELAY)
 
 
 # key of `due`: queue number, priority (255 - priority: higher first), due time in ms, message id, recipient number

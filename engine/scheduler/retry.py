@@ -31,11 +31,6 @@ def again_ms(now_ms: int, wait_s: float, message: bytes, queue: int, queued_ms: 
     return min(now_ms + jittered_ms(int(wait_s * 1000), message, queue), expiry_ms(queued_ms, bounce_after_s))
 
 
-def scan_pause_ms(bounce_after_s: float) -> int:
-    """Between two looks at the rows of a queue: at the latest a twentieth of bounce-after too late is a recipient bounced that no scan foresaw."""
-    return max(1000, int(bounce_after_s * 50))
-
-
 def expired_diag(due: Due) -> str:
     """The diagnostic of a recipient that is too old: what its host said last."""
     return f"smtp;{due.last_reply}" if due.last_reply else "x-engine;bounce-after has passed without an attempt"

@@ -10,6 +10,7 @@ cdef class Scheduler:
     cdef readonly dict ready
     cdef readonly set settling
     cdef readonly object casualties
+    cdef readonly object overdue
     cdef readonly Py_ssize_t rows
     cdef readonly Py_ssize_t connecting
     cdef public bint may_expire

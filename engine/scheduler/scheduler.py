@@ -14,7 +14,8 @@ from engine.config.settings import DomainSettings
 from engine.mail.envelope import DUE_KEY, Due
 from engine.scheduler.line import Line
 from engine.scheduler.queue import Doom, Held, Queue, Row, Transaction, Wait, due_ms, virtual_mta_line, whole_messages
-from engine.scheduler.retry import UPON_NEW_MAIL_MS, delay_ms, expired_diag, expiry_ms, scan_pause_ms
+from engine.scheduler.retry import UPON_NEW_MAIL_MS, delay_ms, expired_diag
+from engine.scheduler.scan import look_through, scan_pause_ms
 from engine.scheduler.timers import Timers
 
 WINDOW_ROWS = 20_000  # rows in memory over all queues of a slot
@@ -40,6 +41,7 @@ class Scheduler:
         self.ready: dict[int, Queue] = {}  # in the order they became ready
         self.settling: set[bytes] = set()  # keys whose settle is not acknowledged: on disk, but done with
         self.casualties: deque[tuple[Queue, Row, str, str]] = deque()  # to bounce: queue, row, status, diagnostic
+        self.overdue: deque[tuple[Queue, Row]] = deque()  # that stand, and whose senders are to be told
         self.rows = 0  # in all windows
         self.connecting = 0
         self.may_expire = True  # no: the wall clock has just jumped, and nobody is to be bounced for age
@@ -297,7 +299,7 @@ class Scheduler:
         """None: open a connection for *queue*.  Otherwise why not; the queue has been put where it will be found when that changes."""
         wait = self._obstacle(queue, now_ms)
         if not self._scans.at_ms(queue.number) and queue.scan is None:
-            self._scans.wake(queue.number, now_ms + scan_pause_ms(queue.settings.bounce_after_s))
+            self._scans.wake(queue.number, now_ms + scan_pause_ms(queue.settings))
         if wait is not None:
             queue.stopped_by(wait.limit, now_ms)
             self.ready.pop(queue.number, None)
@@ -460,32 +462,24 @@ class Scheduler:
         return None
 
     def scanned(self, queue: Queue, rows: Sequence[tuple[bytes, Due]], complete: bool, now_ms: int) -> None:
-        """*rows* were read behind `queue.scan`: the expired ones become casualties.  *complete*: the pass is over, and the next one planned."""
-        bounce_after_s = queue.settings.bounce_after_s
-        if queue.scan is None:
-            queue.scan_earliest_ms = now_ms + int(bounce_after_s * 1000)
-            queue.scan_spared = 0
-        expired: list[Row] = []
-        for key, due in rows:
-            if key in queue.in_flight or key in self.settling:
-                continue
-            expiry = expiry_ms(due.queued_ms, bounce_after_s)
-            if expiry <= now_ms:
-                expired.append(Row(key, due))
-                continue
-            queue.scan_spared += 1
-            if expiry < queue.scan_earliest_ms:
-                queue.scan_earliest_ms = expiry
-        if expired:
-            keys = {row.key for row in expired}
+        """*rows* were read behind `queue.scan`: those too old become casualties.  *complete*: the pass is over, and the next one planned."""
+        found = look_through(rows, queue.settings, now_ms, queue.in_flight, self.settling)
+        first = queue.scan is None
+        queue.scan_earliest_ms = found.earliest_ms if first else min(queue.scan_earliest_ms, found.earliest_ms)
+        queue.scan_spared = found.spared + (0 if first else queue.scan_spared)
+        if found.expired or found.overdue:
+            keys = {row.key for row in (*found.expired, *found.overdue)}
             self._keep(queue, [row for row in queue.window if row.key not in keys])
-            for row in expired:
+            for row in found.expired:
                 self._lose(queue, row, EXPIRED, expired_diag(row.due))
+            for row in found.overdue:
+                queue.in_flight.add(row.key)
+                self.overdue.append((queue, row))
             if queue.more:
                 self._want(queue)
         if complete:
             queue.scan = None
-            pause_ms = scan_pause_ms(bounce_after_s)
+            pause_ms = scan_pause_ms(queue.settings)
             least_ms = max(min(pause_ms, SCAN_EVERY_MS), queue.scan_spared // SCAN_SPARED_PER_MS)
             self._scans.wake(queue.number, max(now_ms + least_ms, min(now_ms + pause_ms, queue.scan_earliest_ms)))
             self.retire(queue)

@@ -64,7 +64,7 @@ def test_phrases(status: str, shown: str) -> None:
     "action, notify, wanted",
     [
         ("failed", 0, True),
-        ("delayed", 0, True),
+        ("delayed", 0, False),
         ("failed", FAILURE, True),
         ("failed", SUCCESS, False),
         ("failed", DELAY, False),

@@ -12,6 +12,7 @@ from engine.delivery.outcome import DISCARDED, Peer, Result
 from engine.delivery.report import COPIED_WHOLE_BYTES, Reporter
 from engine.errors import SpoolError
 from engine.mail.envelope import Body, Due, Message
+from engine.mail.received import date
 from engine.scheduler.queue import Queue, Row
 from engine.spool.ops import Accept
 
@@ -96,6 +97,36 @@ def test_what_operators_set_of_its_words() -> None:
     )  # fmt: skip
     assert b"From: Us <us@us.example>\r\nSubject: Failed: hello\r\n" in spool.written
     assert b"\r\n\r\nSorry. 1m 4d12h\r\n" in spool.written and b"multipart/report" in spool.written
+
+
+@pytest.mark.parametrize(
+    ("settings", "about", "notify", "reported"),
+    [
+        ({}, {"ret": "FULL"}, 8, True),
+        ({}, {}, 0, False),
+        ({}, {}, 6, False),
+        ({}, {"return_path": ""}, 8, False),
+        ({}, {"notify_sender": False}, 8, False),
+        ({"deliver_local_dsn": False}, {}, 8, False),
+    ],
+)
+def test_a_delay_is_told_to_whom_asked_for_it_with_its_end_and_without_the_message(
+    settings: dict[str, Any], about: dict[str, Any], notify: int, reported: bool
+) -> None:
+    spool = FakeSpool()
+    queue = Queue(1, "d.example/v", DomainSettings(bounce_after_s=86_400.0, **settings))
+    results = [Result(Row(b"k" * 29, Due("u@d.example", 1_000, notify=notify)), "t", "4.2.1", "smtp;450 4.2.1 busy", 5_000)]
+    peer = Peer("", "mx.d.example", "192.0.2.1")
+    accept = reporter(spool).accept_for(queue, message(**about), b"m" * 12, results, peer, 2_000, True)
+    assert (accept is not None) == reported
+    if accept is not None:
+        sent = msgspec.msgpack.decode(accept.message, type=Message)
+        assert (sent.return_path, sent.notify_sender, recipient(accept)) == ("", False, ("b.example/v", "a@b.example"))
+        assert b"\r\nAction: delayed\r\nStatus: 4.2.1\r\nRemote-MTA: dns;mx.d.example (192.0.2.1)\r\n" in spool.written
+        assert f"\r\nWill-Retry-Until: {date(86_401)}\r\n".encode() in spool.written
+        assert b"Tried until: " in spool.written and b"Subject: Delivery Status Notification (Delay)" in spool.written
+        assert b"text/rfc822-headers" in spool.written and not spool.written.endswith(CONTENT)
+    assert reporter(FakeSpool()).accept_for(queue, message(**about), b"m" * 12, results, peer, 2_000) is None, "a deferral is no bounce"
 
 
 def test_plain_text_has_no_parts() -> None:

@@ -26,6 +26,8 @@ class FakeScheduler:
     def __init__(self) -> None:
         self.settling: set[bytes] = set()
         self.casualties: list[Any] = []
+        self.overdue: list[Any] = []
+        self.may_expire = True
         self.queues: dict[int, Any] = {}
         self.again: list[int] = []
         self.tried_again = 0

@@ -30,6 +30,7 @@ class Destination:
     retry_after: tuple[float, ...] = (60.0, 120.0)
     retry_recipients_after_s: float = 30.0
     bounce_after_s: float = 3600.0
+    notify_of_delay_every_s: float | None = None
     retry_upon_new_mail: bool = False
 
 

@@ -53,3 +53,35 @@ def test_headers_are_reworked_and_ids_reach_the_accounting_file(make_engine: Mak
         names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))]
         assert names == [b"received", b"x-engine", b"date", b"message-id", b"subject"]
         assert b"then" not in head and text == b".text\r\n"
+
+
+DELAY = """
+host-name mx.engine.example
+smtp-listener 127.0.0.1:@port@
+<source 127.0.0.1>
+    always-allow-relaying yes
+</source>
+<domain sender.example>
+    smtp-hosts [127.0.0.1]:{inbox}
+</domain>
+<domain *>
+    smtp-hosts [127.0.0.1]:{port}
+    retry-recipients-after 1s
+    notify-of-delay-every 1s
+</domain>
+"""
+
+
+def test_who_asks_for_it_hears_of_a_delay(make_engine: MakeEngine) -> None:
+    with Sink("rcpt-4xx") as slow, Sink("accept-all") as inbox:
+        engine = make_engine(DELAY.format(port=slow.port, inbox=inbox.port))
+        wire = Wire(engine.port, CLIENT)
+        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example> RET=FULL", "RCPT TO:<a@d.example>", "RCPT TO:<b@d.example> NOTIFY=DELAY", "DATA"):
+            assert wire.ask(line)[:3] in ("250", "354")
+        assert wire.ask("Subject: s\r\n\r\nsecret text\r\n.").startswith("250 ")
+        wire.close()
+        inbox.wait_for_messages(2, timeout_s=30)
+        first = inbox.messages[0].content
+        eventually(lambda: engine.log().count(" delay-told ") >= 2, "both are in the log")
+    assert b"\r\nAction: delayed\r\n" in first and b"\r\nWill-Retry-Until: " in first and b"rfc822;b@d.example" in first
+    assert b"a@d.example" not in first and b"secret text" not in first

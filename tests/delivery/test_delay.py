@@ -1,4 +1,4 @@
-"""notify-of-delay-every: who asked for it (NOTIFY=DELAY) hears that his mail waits, once in each period, over restarts and whatever holds the mail."""
+"""notify-of-delay-every: who asked for it (NOTIFY=DELAY) hears that mail waits, once in each period, over restarts and whatever holds the mail."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def test_who_asks_for_it_hears_of_a_delay(make_engine: MakeEngine) -> None:
     with Sink("rcpt-4xx") as slow, Sink("accept-all") as inbox:
         engine = make_engine(DELAY.format(port=slow.port, inbox=inbox.port))
         wire = Wire(engine.port, CLIENT)
-        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example> RET=FULL", "RCPT TO:<a@d.example>", "RCPT TO:<b@d.example> NOTIFY=DELAY", "DATA"):
+        recipients = ("RCPT TO:<a@d.example>", "RCPT TO:<b@d.example> NOTIFY=DELAY")
+        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example> RET=FULL", *recipients, "DATA"):
             assert wire.ask(line)[:3] in ("250", "354")
         assert wire.ask("Subject: s\r\n\r\nsecret text\r\n.").startswith("250 ")
         wire.close()

@@ -128,6 +128,7 @@ class ClientSettings:
         v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."
     )
     disconnect_on_transient_error: bool = directive(v.boolean, "false", "Close the connection instead of answering a command with a 4xx.")
+    allow_chunking: bool = directive(v.boolean, "true", "Offer CHUNKING and BINARYMIME: content may come by BDAT.")
     allow_smtputf8: bool = directive(v.boolean, "true", "Offer SMTPUTF8: addresses in UTF-8 may come in.")
     max_message_hops: int = directive(v.count, "100", "Most Received fields; more is a loop.")
     add_received_header: bool = directive(v.boolean, "true", "Add our Received field.")
@@ -248,7 +249,7 @@ class DomainSettings:
     max_events_recorded: int = directive(v.number, "10", "Errors of a queue that are kept in memory, for `show queue` and `why`.")
     track_recipient_events: bool = directive(v.boolean, "false", "Whether the last 50 deliveries, bounces and deferrals of a queue are kept too.")
     ignore_dsn: bool = directive(v.boolean, "false", "Behave as if the peer had not offered DSN: no RET, ENVID, NOTIFY and ORCPT.")
-    ignore_chunking: bool = directive(v.boolean, "false", "Changes nothing: mail goes out by DATA, never by BDAT.")
+    ignore_chunking: bool = directive(v.boolean, "false", "Behave as if the peer had not offered CHUNKING: mail goes by DATA, not by BDAT.")
     remove_header: tuple[bytes, ...] = directive(v.header_names, "", "Header fields that are cut out while a message is sent.", empty=())
     pix_bug_workaround: bool = directive(
         v.boolean, "true", "Send the final dot in a packet of its own where the greeting shows ten asterisks or more."

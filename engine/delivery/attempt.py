@@ -139,7 +139,7 @@ def _route(queue: Queue, source: Source, target: Target) -> Route:
     settings = queue.settings
     return Route(
         source.ip, source.ehlo, target.host, target.address, target.port,
-        settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn,
+        settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn, settings.ignore_chunking,
     )  # fmt: skip
 
 

@@ -12,9 +12,11 @@ from engine.delivery.outcome import told
 from engine.delivery.pool import Route
 from engine.delivery.trace import Trace
 from engine.errors import RemoteProtocolError, SpoolError
-from engine.mail.envelope import Message
+from engine.fastpath import unstuff
+from engine.mail.envelope import NEEDS_BINARYMIME, Message
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue, Transaction
+from engine.smtp.chunking import unstuffed
 from engine.smtp.client import ClientConnection, Finished, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage
 from engine.smtp.client import Transaction as ClientTransaction
 from engine.smtp.extensions import format_rcpt_parameters
@@ -87,6 +89,7 @@ class Connection:
             ignore_pipelining=settings.ignore_pipelining,
             ignore_8bitmime=settings.ignore_8bitmime,
             ignore_dsn=settings.ignore_dsn,
+            ignore_chunking=settings.ignore_chunking,
         )
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction
@@ -123,7 +126,7 @@ class Connection:
             env_id=message.env_id,
             rcpt_parameters=_rcpt_parameters(transaction),
         )
-        self.client.start(adapted(said, message.needs, self.client.extensions) if message.needs else said)
+        self.client.start(adapted(said, message.needs, self.client) if message.needs else said)
         self._flush()
         self._set_deadline()
 
@@ -195,6 +198,8 @@ class Connection:
         if stage is Stage.CLOSED:
             self.abort("closed")
             return
+        if self._chunks is not None and stage is Stage.BODY:  # a chunk was answered
+            self._send_chunks(self._chunks)
         if self.client.progressed:  # a peer that says one byte now and then gains nothing by it
             self._set_deadline()
         if stage is Stage.IDLE and not self.is_idle and self.transaction is None:
@@ -248,7 +253,9 @@ class Connection:
             return
         if self.trace is not None:
             self.trace.begin_body()
-        if isinstance(body, tuple):
+        if self.client.by_chunks:
+            self._begin_chunks(body)
+        elif isinstance(body, tuple):
             assert self._transport is not None
             if self.trace is not None:
                 self.trace.body(body)
@@ -260,24 +267,53 @@ class Connection:
         else:
             self._send_chunks(body)
 
+    def _begin_chunks(self, body: tuple[bytes, ...] | Iterator[bytes]) -> None:
+        """*body* goes by BDAT: at once, or in chunks of its own while the peer takes them."""
+        assert self._transport is not None and self.message is not None
+        binary = self.message.needs & NEEDS_BINARYMIME
+        if not isinstance(body, tuple):
+            self._send_chunks(body if binary else unstuffed(body))
+            return
+        content = b"".join(body) if binary else unstuff(b"".join(body))
+        command = self.client.chunk(len(content), True)
+        if self.trace is not None:
+            self.trace.sent(command)
+            self.trace.body((content,))
+        self._transport.writelines((command, content))
+
     def _send_chunks(self, chunks: Iterator[bytes]) -> None:
-        """Write while the transport takes it; when the chunks end, the final dot."""
+        """Write while the transport, and the peer, take it; when the chunks end, the final dot or the last chunk."""
         self._chunks = chunks
         try:
-            while self._may_write and self._transport is not None and not self._transport.is_closing():
+            while self._may_write and self._transport is not None and not self._transport.is_closing() and not self.client.chunk_waits:
                 chunk = next(chunks, None)
                 if chunk is None:
                     self._chunks = None
-                    if self.client.masked and self.queue.settings.pix_bug_workaround:
+                    if self.client.by_chunks:
+                        self._write_chunk(b"", True)
+                        self._set_deadline()
+                    elif self.client.masked and self.queue.settings.pix_bug_workaround:
                         self._dot_waits = True
                     else:
                         self._write_dot()
                     return
+                if self.client.by_chunks:
+                    self._write_chunk(chunk, False)
+                    continue
                 if self.trace is not None:
                     self.trace.body((chunk,))
                 self._transport.write(chunk)
         except SpoolError as error:
             self._unreadable(error)
+
+    def _write_chunk(self, content: bytes, last: bool) -> None:
+        assert self._transport is not None
+        command = self.client.chunk(len(content), last)
+        if self.trace is not None:
+            self.trace.sent(command)
+            self.trace.body((content,))
+        self._transport.write(command)
+        self._transport.write(content)
 
     def _write_dot(self) -> None:
         self._dot_waits = False

@@ -22,6 +22,7 @@ class Route(NamedTuple):
     ignore_pipelining: bool = False
     ignore_8bitmime: bool = False
     ignore_dsn: bool = False
+    ignore_chunking: bool = False
 
 
 class IdlePool:

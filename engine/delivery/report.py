@@ -12,12 +12,13 @@ from engine.bounce.template import Templates
 from engine.config.settings import ServerSettings
 from engine.delivery.outcome import DISCARDED, Peer, Result
 from engine.errors import SpoolError
-from engine.fastpath import find_fields, has_8bit
+from engine.fastpath import find_fields, has_8bit, stuff
 from engine.mail.address import split
-from engine.mail.envelope import NEEDS_SMTPUTF8, Due, Message
+from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8, Due, Message
 from engine.mail.message_id import text
 from engine.scheduler.queue import Queue
 from engine.scheduler.retry import expiry_ms
+from engine.smtp.newlines import normalized
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
 from engine.spool.ops import Accept, NewRecipient
 from engine.units import format_seconds
@@ -120,15 +121,17 @@ class Reporter:
     def _original(self, message: Message, message_id: bytes, ret: str) -> tuple[bytes, tuple[bytes, ...] | None]:
         """(header section, whole message if it is to be returned); what cannot be read any more is left out."""
         size = message.body.size_bytes
+        binary = message.needs & NEEDS_BINARYMIME  # a DSN is text: of such a message it returns the header section
         try:
-            if ret == "FULL" and size <= FULL_MOST_BYTES:
+            if ret == "FULL" and not binary and size <= FULL_MOST_BYTES:
                 content = self._reader.body(message.body, message_id)
                 return b"", (message.prefix, content)
             start = next(self._reader.body_chunks(message.body, message_id), b"")[:HEADERS_MOST_BYTES]
         except SpoolError:
             return message.prefix, None
         end, _ = find_fields(start, ())
-        return message.prefix + start[:end], None
+        headers = start[:end]
+        return message.prefix + (stuff(normalized(headers)) if binary else headers), None
 
 
 def _in_words(seconds: float) -> str:

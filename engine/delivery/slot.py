@@ -284,7 +284,7 @@ class Slot:
 
     def _sendable(self, connection: Connection, transaction: Transaction, message: Message, now_ms: int) -> Transaction:
         """*transaction* without the recipients that *message* cannot go to by this host: they bounce."""
-        results = demands.refused(message, transaction.rows, connection.client.extensions, connection.route.host)
+        results = demands.refused(message, transaction.rows, connection.client, connection.route.host)
         if results:
             self.settler.settle(transaction.queue, transaction.message, message, results, _peer(connection, message), now_ms)
             keys = {result.row.key for result in results}

@@ -22,7 +22,7 @@ SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may
 AWAIT_SLOT_S: Final = 300.0  # for one of total-max-smtp-in, under smtp-await-slot: clients wait so long for a greeting (RFC 5321 §4.5.3.2.1)
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
-COMMANDS, WAITING, BODY, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CLOSED
+COMMANDS, WAITING, BODY, CHUNK, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CHUNK, Phase.CLOSED
 
 TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
@@ -195,7 +195,7 @@ class Connection:
             elif idle_s > SPOOL_WAIT_S:
                 session.give_up()
                 self.answer(NOT_STORED_IN_TIME)
-        elif core.phase is BODY:
+        elif core.phase is BODY or (core.phase is CHUNK and session.in_content):
             if idle_s > session.client.smtp_data_timeout_s or now_s - session.data_since_s > MESSAGE_TIME_S:
                 self._close(IDLE)
         elif idle_s > session.client.smtp_command_timeout_s:

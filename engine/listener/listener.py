@@ -150,6 +150,7 @@ class Listener:
             too_many_rcpts_fails_message=client.too_many_rcpts_fails_message,
             disconnect_on_transient_error=client.disconnect_on_transient_error,
             smtputf8=client.allow_smtputf8,
+            chunking=client.allow_chunking,
             auth=self.credentials.mechanisms(client, False),
             auth_secure=self.credentials.mechanisms(client, True),
         )

@@ -71,6 +71,11 @@ class Session:
         """Between MAIL and the answer to the final dot."""
         return self._envelope is not None
 
+    @property
+    def in_content(self) -> bool:
+        """Between the first of a message's content, since `data_since_s`, and the answer to its last."""
+        return self._intake is not None
+
     # --- Handler ----------------------------------------------------------------------------------------------------------------------
 
     def hello(self, name: str, extended: bool) -> None:

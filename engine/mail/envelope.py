@@ -11,10 +11,14 @@ import msgspec
 
 # Bits of Message.needs: what a host must offer for the message to go there as it is.
 NEEDS_SMTPUTF8 = 1  # it came with SMTPUTF8 (RFC 6531), or an address of its envelope is not ASCII
+NEEDS_BINARYMIME = 2  # its body is what came, octet by octet (RFC 3030): not in wire form, and never to be sent by DATA
 
 
 class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where a body lies: `size_bytes` bytes in wire form (dot-stuffed, every line ended by CRLF, no final dot) at `offset` of a segment."""
+    """Where a body lies: `size_bytes` bytes at `offset` of a segment.
+
+    They are in wire form (dot-stuffed, every line ended by CRLF, no final dot) unless the message NEEDS_BINARYMIME.
+    """
 
     epoch: int
     segment: int  # file bodies/EPOCH-SEGMENT.seg

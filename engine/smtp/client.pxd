@@ -3,6 +3,10 @@ cdef class ClientConnection:
     cdef bint _ignore_pipelining
     cdef bint _ignore_8bitmime
     cdef bint _ignore_dsn
+    cdef bint _ignore_chunking
+    cdef readonly bint chunking
+    cdef readonly bint by_chunks
+    cdef Py_ssize_t _chunks_owed
     cdef bint _pipelining
     cdef readonly object stage
     cdef readonly object extensions
@@ -29,7 +33,9 @@ cdef class ClientConnection:
     cdef str _take(self, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
     cdef _take_outside(self, stage, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
     cdef _hello(self, str verb, stage)
+    cdef _chunk_answered(self, int code, reply)
     cdef _advance(self)
+    cdef _recipients_answered(self)
     cdef _mail_refused(self, reply)
     cdef str _data_answered(self, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
     cdef _finish(self, reply, stage)

@@ -1,4 +1,4 @@
-"""The client's half of SMTP without I/O: transactions in, bytes to write and events out (RFC 5321, 1870, 2920, 3461, 6152).
+"""The client's half of SMTP without I/O: transactions in, bytes to write and events out (RFC 5321, 1870, 2920, 3030, 3461, 6152).
 
 One list of commands per transaction and a cursor on the reply that is awaited: with PIPELINING all of them are written at once, without it each
 when its predecessor is answered.  Whatever a peer answers, each transaction ends in exactly one of `Finished` (every recipient with the reply that
@@ -16,6 +16,7 @@ import msgspec
 from engine.errors import LocalProtocolError, RemoteProtocolError
 from engine.fastpath import MALFORMED, scan_reply
 from engine.mail.reply import Reply
+from engine.smtp.chunking import write_chunk
 from engine.smtp.command import write_mail, write_rcpt
 from engine.smtp.extensions import read_extensions
 
@@ -34,7 +35,7 @@ class Stage(Enum):
     RCPT = "the reply to a RCPT"
     DATA = "the reply to DATA"
     BODY = "nothing: we are to send the body"
-    FINAL_DOT = "the reply to the final dot"
+    FINAL_DOT = "the reply to the final dot, or to the last chunk"
     RSET = "the reply to RSET"
     QUIT = "the reply to QUIT"
     IDLE = "nothing: a transaction may start"
@@ -56,6 +57,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
     env_id: str = ""
     rcpt_parameters: tuple[str, ...] = ()
     utf8: bool = False  # MAIL says SMTPUTF8: only where that is offered
+    binary: bool = False  # MAIL says BODY=BINARYMIME: likewise, and with CHUNKING
 
 
 class RecipientOutcome(msgspec.Struct, frozen=True):
@@ -82,7 +84,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class SendBody(msgspec.Struct, frozen=True):
-    """354 came, and these recipients (indexes) stand: write the body in wire form, then `ClientConnection.end_of_body`."""
+    """354 came, and these recipients (indexes) stand: write the body in wire form, then `ClientConnection.end_of_body`.
+
+    Where `ClientConnection.by_chunks` says so it goes by BDAT instead: each piece, as it is without stuffed dots, behind what `chunk` returns.
+    """
 
     accepted: tuple[int, ...]
 
@@ -113,18 +118,31 @@ class ClientConnection:
     """One connection to a peer, from its greeting; after every call, what `to_send` gives must be written."""
 
     __slots__ = (
-        "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_dsn", "_ignore_pipelining", "_mail_stands",
-        "_next", "_out", "_outcomes", "_pipelining", "_transaction", "extensions", "masked", "progressed", "stage",
+        "_chunks_owed", "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_chunking", "_ignore_dsn",
+        "_ignore_pipelining", "_mail_stands", "_next", "_out", "_outcomes", "_pipelining", "_transaction", "by_chunks", "chunking", "extensions",
+        "masked", "progressed", "stage",
     )  # fmt: skip
 
-    def __init__(self, ehlo_name: str, *, ignore_pipelining: bool = False, ignore_8bitmime: bool = False, ignore_dsn: bool = False) -> None:
+    def __init__(
+        self,
+        ehlo_name: str,
+        *,
+        ignore_pipelining: bool = False,
+        ignore_8bitmime: bool = False,
+        ignore_dsn: bool = False,
+        ignore_chunking: bool = False,
+    ) -> None:
         self._ehlo_name = ehlo_name
         self._ignore_pipelining = ignore_pipelining
         self._ignore_8bitmime = ignore_8bitmime
         self._ignore_dsn = ignore_dsn
+        self._ignore_chunking = ignore_chunking
         self._pipelining = False
         self.stage = _GREETING
         self.extensions: Mapping[str, str] = {}
+        self.chunking = False  # the peer takes BDAT
+        self.by_chunks = False  # the open transaction's content goes so
+        self._chunks_owed = 0  # replies to chunks that are awaited, the last one's included
         self.masked = False  # its greeting is starred out: a firewall of the PIX kind stands between
         self._held = b""  # the start of a reply
         self.progressed = False  # the last `receive` was given the end of a reply, not only a part of one
@@ -185,7 +203,9 @@ class ClientConnection:
         """
         if self.stage is not _IDLE:
             raise LocalProtocolError(f"a transaction cannot start at {self.stage.name}")
+        self.by_chunks = self.chunking
         commands = self._write(transaction)
+        self._chunks_owed = 0
         self._transaction = transaction
         self._outcomes = [None] * len(transaction.recipients)
         self._mail_stands = True
@@ -213,6 +233,20 @@ class ClientConnection:
         self.stage = _FINAL_DOT
         return b".\r\n"
 
+    def chunk(self, size_bytes: int, last: bool) -> bytes:
+        """What is to be written before the next *size_bytes* of the body, the *last* ones or not; LocalProtocolError if no chunk is wanted."""
+        if self.stage is not _BODY or not self.by_chunks or self.chunk_waits:
+            raise LocalProtocolError(f"no chunk is wanted at {self.stage.name}")
+        self._chunks_owed += 1
+        if last:
+            self.stage = _FINAL_DOT
+        return write_chunk(size_bytes, last)
+
+    @property
+    def chunk_waits(self) -> bool:
+        """Whether a reply to the chunk before has to come first: the peer has no PIPELINING."""
+        return self._chunks_owed > 0 and not self._pipelining
+
     def quit(self) -> None:
         """Say QUIT; its reply closes.  Between transactions only, or after `Refused`: otherwise just close the connection."""
         if self._transaction is not None:
@@ -235,7 +269,7 @@ class ClientConnection:
         if stage is _IDLE:
             return b"421".startswith(code)
         if stage is _BODY:
-            return code[:1] in b"45"
+            return code[:1] in b"45" or (self._chunks_owed > 0 and code[:1] == b"2")
         return True
 
     def _take(self, code: int, data: bytes, at: int, end: int) -> str:
@@ -245,6 +279,8 @@ class ClientConnection:
             return f"3xx reply at {stage.name}"
         if code == 421 and stage is not _QUIT:
             self._over(_read(data, at, end))
+        elif self._chunks_owed and (stage is _BODY or stage is _FINAL_DOT):
+            self._chunk_answered(code, _read(data, at, end))
         elif stage is _FINAL_DOT:
             self._finish(_read(data, at, end), _FINAL_DOT)
         elif stage is _RCPT:
@@ -263,6 +299,16 @@ class ClientConnection:
         else:
             self._take_outside(stage, code, data, at, end)
         return ""
+
+    def _chunk_answered(self, code: int, reply: Reply) -> None:
+        """Of the chunks that are on their way one was answered.  What refuses any but the last ends the connection: the others are still coming."""
+        last = self.stage is _FINAL_DOT and self._chunks_owed == 1
+        self._chunks_owed -= 1
+        if last:
+            self._dirty = code >= 400
+            self._finish(reply, _FINAL_DOT)
+        elif code >= 300:
+            self._over(reply)
 
     def _take_outside(self, stage: Stage, code: int, data: bytes, at: int, end: int) -> None:
         """A reply to what surrounds transactions: greeting, EHLO, HELO, RSET, QUIT."""
@@ -283,6 +329,7 @@ class ClientConnection:
             if stage is _EHLO:
                 self.extensions = read_extensions(_read(data, at, end))
                 self._pipelining = "PIPELINING" in self.extensions and not self._ignore_pipelining
+                self.chunking = "CHUNKING" in self.extensions and not self._ignore_chunking
             self.stage = _IDLE
             self._events.append(Ready(self.extensions))
         elif code >= 500 and stage is _EHLO:
@@ -298,13 +345,25 @@ class ClientConnection:
         """The awaited command is answered, and the transaction goes on: to the next one."""
         self._next = at = self._next + 1
         last = len(self._commands) - 1
-        self.stage = _RCPT if at < last else _DATA
+        if self.by_chunks and at > last:
+            self._recipients_answered()
+            return
+        self.stage = _RCPT if at < last or self.by_chunks else _DATA
         if not self._pipelining:
-            if at == last and None not in self._outcomes:
+            if at == last and None not in self._outcomes and not self.by_chunks:
                 self._dirty = True
                 self._finish(None, _DATA)
             else:
                 self._out.append(self._commands[at])
+
+    def _recipients_answered(self) -> None:
+        """There is no DATA to come: content follows, if anybody is left to have it."""
+        if None in self._outcomes:
+            self.stage = _BODY
+            self._events.append(SendBody(tuple([i for i, outcome in enumerate(self._outcomes) if outcome is None])))
+        else:
+            self._dirty = self._mail_stands
+            self._finish(None, _RCPT)
 
     def _mail_refused(self, reply: Reply) -> None:
         self._mail_stands = False
@@ -386,6 +445,7 @@ class ClientConnection:
                 ret=transaction.ret if dsn else "",
                 env_id=transaction.env_id if dsn else "",
                 utf8=transaction.utf8,
+                binary=transaction.binary,
             )
         ]
         parameters: Sequence[str] = transaction.rcpt_parameters if dsn else ()
@@ -396,7 +456,8 @@ class ClientConnection:
             commands += [write_rcpt(recipient, utf8=True) for recipient in transaction.recipients]
         else:
             commands += [write_rcpt(recipient) for recipient in transaction.recipients]
-        commands.append(b"DATA\r\n")
+        if not self.by_chunks:
+            commands.append(b"DATA\r\n")
         return commands
 
 

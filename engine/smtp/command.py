@@ -73,12 +73,23 @@ def complete(argument: bytes, keyword: bytes, domain_suffix: str) -> bytes | Non
     return b"%b%b@%b%b" % (found[1], found[2], domain_suffix.encode("ascii"), found[3])
 
 
-def write_mail(sender: str, *, size_bytes: int = 0, eight_bit: bool = False, ret: str = "", env_id: str = "", utf8: bool = False) -> bytes:
+def write_mail(
+    sender: str,
+    *,
+    size_bytes: int = 0,
+    eight_bit: bool = False,
+    ret: str = "",
+    env_id: str = "",
+    utf8: bool = False,
+    binary: bool = False,
+) -> bytes:
     """`MAIL FROM:<sender> ...` with CRLF, with the parameters that are given.  LocalProtocolError: *sender* cannot stand there."""
     line = f"MAIL FROM:<{sender}>"
     if size_bytes:
         line = f"{line} SIZE={size_bytes}"
-    if eight_bit:
+    if binary:
+        line += " BODY=BINARYMIME"
+    elif eight_bit:
         line += " BODY=8BITMIME"
     if ret:
         line = f"{line} RET={ret}"

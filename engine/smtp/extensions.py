@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from engine.mail.address import is_utf8_text
-from engine.mail.envelope import NEEDS_SMTPUTF8
+from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 
 # Bits of NOTIFY (RFC 3461 §4.1), as they are stored with a recipient.
@@ -38,7 +38,7 @@ class Parameters(msgspec.Struct, frozen=True, gc=False):
     """What came behind the path of MAIL (the first four and the last) or of RCPT (the others)."""
 
     size_bytes: int = 0  # 0: not said
-    body: str = ""  # "7BIT", "8BITMIME" or not said
+    body: str = ""  # "7BIT", "8BITMIME", "BINARYMIME" or not said
     ret: str = ""  # "FULL", "HDRS" or not said
     env_id: str = ""  # decoded from xtext: printable ASCII
     notify: int = 0  # bits NOTIFY_*; 0: not said
@@ -50,7 +50,7 @@ NO_PARAMETERS = Parameters()
 
 
 def mail_parameters(text: bytes, offered: frozenset[str] = NOTHING) -> Parameters | None:
-    """The parameters of MAIL in *text* (RFC 1870, 6152, 3461, and 6531 where it is *offered*); None if one is unknown, wrong or given twice."""
+    """The parameters of MAIL in *text* (RFC 1870, 6152, 3461; 3030, 6531 if *offered*); None if one is unknown, wrong or given twice."""
     size_bytes = needs = 0
     body = ret = env_id = ""
     seen: set[bytes] = set()
@@ -60,8 +60,9 @@ def mail_parameters(text: bytes, offered: frozenset[str] = NOTHING) -> Parameter
         seen.add(keyword)
         if keyword == b"SIZE" and value.isdigit() and len(value) <= 20:
             size_bytes = int(value)
-        elif keyword == b"BODY" and value.upper() in (b"7BIT", b"8BITMIME"):
+        elif keyword == b"BODY" and (value.upper() in (b"7BIT", b"8BITMIME") or (value.upper() == b"BINARYMIME" and "BINARYMIME" in offered)):
             body = value.upper().decode("ascii")
+            needs |= NEEDS_BINARYMIME if body == "BINARYMIME" else 0
         elif keyword == b"RET" and value.upper() in (b"FULL", b"HDRS"):
             ret = value.upper().decode("ascii")
         elif keyword == b"ENVID" and len(value) <= _MAX_ENVID_BYTES and (decoded := decode_xtext(value)):

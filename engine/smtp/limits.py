@@ -26,7 +26,8 @@ class ServerLimits:
     domain_suffix: str = ""  # completes an address without a domain; "": such an address is refused
     too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
     disconnect_on_transient_error: bool = False  # close instead of a 4xx
-    smtputf8: bool = False  # offered
+    smtputf8: bool = False  # SMTPUTF8 is offered
+    chunking: bool = False  # CHUNKING is, and BINARYMIME
     auth: tuple[str, ...] = ()  # mechanisms of AUTH offered without TLS
     auth_secure: tuple[str, ...] = ()  # and with it
     max_recipients: int = field(init=False)  # of one message, all told
@@ -42,7 +43,8 @@ class ServerLimits:
         put(self, "max_recipients", min(self.max_rcpt_per_message or self.hard_max_rcpt, self.hard_max_rcpt))
         put(self, "greeting", f"220 {self.host_name} (engine v{__version__}) ESMTP service ready\r\n".encode("ascii"))
         put(self, "helo", f"250 {self.host_name} says hello\r\n".encode("ascii"))
-        more = [keyword for keyword, offered in (("SMTPUTF8", self.smtputf8),) if offered]
+        extensions = (("SMTPUTF8", self.smtputf8), ("CHUNKING", self.chunking), ("BINARYMIME", self.chunking))
+        more = [keyword for keyword, offered in extensions if offered]
         put(self, "offered", frozenset(more))
         for name, mechanisms in (("ehlo", self.auth), ("ehlo_secure", self.auth_secure)):
             auth = [f"AUTH {' '.join(mechanisms)}"] if mechanisms else []

@@ -18,6 +18,11 @@ cdef class ServerConnection:
     cdef int _scan
     cdef Py_ssize_t _size
     cdef object _refusal
+    cdef readonly bint _chunked
+    cdef readonly long long _chunk_left
+    cdef bint _last_chunk
+    cdef bytes _chunk_reply
+    cdef object _text
     cdef Py_ssize_t _errors_left
     cdef Py_ssize_t _commands_left
 
@@ -28,6 +33,8 @@ cdef class ServerConnection:
     cpdef _read_part(self, bytes data, Py_ssize_t at, bint bare, list out)
     cpdef bytes _command(self, bytes verb, bytes argument, Py_ssize_t size_bytes)
     cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t at, list out)
+    cpdef Py_ssize_t _read_chunk(self, bytes data, Py_ssize_t at, list out)
+    cdef bytes _end_of_chunk(self)
     cpdef _take(self, bytes chunk)
     cdef _refuse(self, object reply)
     cpdef bytes _conclude(self, object reply)
@@ -39,4 +46,5 @@ cdef class ServerConnection:
     cdef bytes _error(self, bytes reply)
     cdef bytes _transient(self, bytes reply)
     cdef bytes _refused(self, object reply)
+    cdef bytes _begin_content(self)
     cdef bytes _greet(self, bytes argument, bint extended)

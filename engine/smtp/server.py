@@ -18,10 +18,11 @@ from typing import cast
 
 from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
-from engine.mail.envelope import NEEDS_SMTPUTF8
+from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 from engine.smtp.auth import Answer
 from engine.smtp.authentication import MAX_RESPONSE_BYTES, Authentication, AuthHandler, Outcome
+from engine.smtp.chunking import ChunkedText, read_chunk
 from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.grammar import is_hello_name
 from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler
@@ -33,6 +34,7 @@ MAX_HELD_BYTES = 1 << 20
 
 _encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
 
+_GO_AHEAD = GO_AHEAD.encode()
 _RESET = b"250 2.0.0 Reset\r\n"
 _NOOP = b"250 2.0.0 Ok\r\n"
 _VRFY = b"252 2.5.0 Cannot VRFY user, but will accept message and attempt delivery\r\n"
@@ -53,6 +55,10 @@ _TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients\r\n"
 _TOO_MANY_FOR_MESSAGE = b"554 5.5.3 Too many recipients, the message is refused\r\n"
 _TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
 _TOO_BIG_BYTES = _TOO_BIG.encode()
+_BAD_CHUNK = b"521 5.5.4 Syntax: BDAT size [LAST]; what follows could not be told from commands\r\n"
+_CHUNK_TAKEN = b"250 2.0.0 Chunk taken\r\n"
+_CHUNKS_BEGUN = b"503 5.5.1 The message has begun with BDAT\r\n"
+_BINARY_BY_DATA = b"503 5.5.1 BODY=BINARYMIME comes by BDAT\r\n"
 _TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
 _NO_AUTH_NOW = b"503 5.5.1 No AUTH within a transaction\r\n"
 _TOO_MANY_COMMANDS = b"421 4.7.0 Too many commands without mail\r\n"
@@ -63,20 +69,22 @@ class Phase(Enum):
 
     COMMANDS = "a command is awaited or incomplete"
     BODY = "message content is coming"
+    CHUNK = "octets that BDAT announced are coming"
     AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
     WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
     CLOSED = "nothing more is read; close once what was returned is sent"
 
 
-_COMMANDS, _BODY, _AUTH, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.AUTH, Phase.WAITING, Phase.CLOSED
+_COMMANDS, _BODY, _CHUNK, _AUTH, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.CHUNK, Phase.AUTH, Phase.WAITING, Phase.CLOSED
 
 
 class ServerConnection:
     """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
 
     __slots__ = (
-        "_auth", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_limits", "_mail", "_needs", "_overlong",
-        "_recipients", "_refusal", "_scan", "_size", "_too_many", "_verifying", "phase", "quit", "secure",
+        "_auth", "_chunk_left", "_chunk_reply", "_chunked", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_last_chunk",
+        "_limits", "_mail", "_needs", "_overlong", "_recipients", "_refusal", "_scan", "_size", "_text", "_too_many", "_verifying",
+        "phase", "quit", "secure",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
@@ -97,6 +105,11 @@ class ServerConnection:
         self._scan = BODY_START
         self._size = 0  # of the content so far, on the wire
         self._refusal: Reply | None = None  # of the content that is being thrown away
+        self._chunked = False  # the content comes by BDAT, and has begun to
+        self._chunk_left = 0  # octets of the open chunk that are still to come
+        self._last_chunk = False  # it is the message's last
+        self._chunk_reply = b""  # it is thrown away, and belongs to no message: its answer
+        self._text: ChunkedText | None = None  # what makes wire form of chunks; None: BINARYMIME
         self._errors_left = settings.max_errors
         self._commands_left = settings.max_commands_without_mail
 
@@ -173,6 +186,8 @@ class ServerConnection:
                 at = end
             elif phase is _BODY:
                 at = self._read_body(data, at, out)
+            elif phase is _CHUNK:
+                at = self._read_chunk(data, at, out)
             elif phase is _AUTH:
                 end = self._read_response(data, at, out)
                 if end < 0:
@@ -250,6 +265,40 @@ class ServerConnection:
             out.append(self._conclude(reply))
         return end
 
+    def _read_chunk(self, data: bytes, at: int, out: list[bytes]) -> int:
+        """Take octets of the open chunk at *at*, whatever they are; the offset behind what was taken."""
+        stop = min(at + self._chunk_left, len(data))
+        self._chunk_left -= stop - at
+        if self._refusal is None and not self._chunk_reply:
+            piece = data[at:stop]
+            wire = piece if self._text is None else self._text.feed(piece)
+            if wire is None:
+                self._refuse(_BARE_IN_BODY)
+            elif wire:
+                self._take(wire)
+        if not self._chunk_left:
+            out.append(self._end_of_chunk())
+        return stop
+
+    def _end_of_chunk(self) -> bytes:
+        """The chunk is complete: its reply, or b"" if that comes later."""
+        self.phase = _COMMANDS
+        if self._chunk_reply:
+            return self._chunk_reply
+        if not self._last_chunk:
+            return _CHUNK_TAKEN if self._refusal is None else self._refused(self._refusal)
+        if self._refusal is None and self._text is not None:
+            rest = self._text.finish()
+            if rest is None:
+                self._refuse(_BARE_IN_BODY)
+            elif rest:
+                self._take(rest)
+        reply = self._refusal if self._refusal is not None else self._handler.end()
+        if reply is not None:
+            return self._conclude(reply)
+        self.phase = _WAITING
+        return b""
+
     def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if 0 < self._limits.max_message_size_bytes < self._size and self._refusal is not _BARE_IN_BODY:
@@ -270,7 +319,7 @@ class ServerConnection:
     def _conclude(self, reply: Reply) -> bytes:
         """The message is answered: back to commands, with no transaction open."""
         self.phase = _CLOSED if reply.code in _LAST_WORDS else _COMMANDS
-        self._mail = False
+        self._mail = self._chunked = False
         self._recipients = 0
         self._refusal = None
         if reply.positive:
@@ -283,7 +332,7 @@ class ServerConnection:
     def _void(self) -> None:
         """Forget the open transaction, if there is one; a refused body was taken back when it was refused."""
         if self._mail:
-            self._mail = self._too_many = False
+            self._mail = self._too_many = self._chunked = False
             self._recipients = 0
             if self._refusal is None:
                 self._handler.reset()
@@ -350,6 +399,8 @@ class ServerConnection:
     def _rcpt_to(self, argument: bytes) -> bytes:
         if not self._mail:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
+        if self._chunked:
+            return self._error(_CHUNKS_BEGUN)
         utf8 = self._needs & NEEDS_SMTPUTF8 != 0
         read = read_rcpt(argument, utf8)
         if isinstance(read, bytes):
@@ -375,6 +426,17 @@ class ServerConnection:
     def _data(self, argument: bytes) -> bytes:
         if argument:
             return self._error(_NO_ARGUMENT)
+        if self._chunked or self._needs & NEEDS_BINARYMIME:
+            return self._error(_CHUNKS_BEGUN if self._chunked else _BINARY_BY_DATA if self._mail else _MAIL_FIRST)
+        refusal = self._begin_content()
+        if refusal:
+            return refusal
+        self.phase = _BODY
+        self._scan = BODY_START
+        return _GO_AHEAD
+
+    def _begin_content(self) -> bytes:
+        """b"", and a message's content may come; or why not."""
         if not self._mail:
             return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
         if not self._recipients:
@@ -385,10 +447,28 @@ class ServerConnection:
         reply = self._handler.data()
         if not reply.positive:
             return self._refused(reply)
-        self.phase = _BODY
-        self._scan = BODY_START
         self._size = 0
-        return _encoded(reply)
+        return b""
+
+    def _bdat(self, argument: bytes) -> bytes:
+        """RFC 3030 §2.  Whatever the answer will be, the octets that were announced are taken first: they are content, never commands."""
+        if not self._limits.chunking:
+            return self._error(_NOT_IMPLEMENTED)
+        chunk = read_chunk(argument)
+        if chunk is None:
+            return self._close(_BAD_CHUNK)
+        self._chunk_left, self._last_chunk = chunk
+        self._chunk_reply = b"" if self._chunked else self._begin_content()
+        if self.phase is _CLOSED:
+            return self._chunk_reply
+        if not self._chunk_reply:
+            if not self._chunked:
+                self._chunked = True
+                self._text = None if self._needs & NEEDS_BINARYMIME else ChunkedText(False)
+            if self._chunk_left:
+                self._commands_left += 1  # a long message is many commands
+        self.phase = _CHUNK
+        return b"" if self._chunk_left else self._end_of_chunk()
 
     def _authenticate(self, argument: bytes) -> bytes:
         limits = self._limits
@@ -448,6 +528,7 @@ _VERBS: dict[bytes, Callable[[ServerConnection, bytes], bytes]] = {
     b"MAIL": ServerConnection._mail_from,
     b"RCPT": ServerConnection._rcpt_to,
     b"DATA": ServerConnection._data,
+    b"BDAT": ServerConnection._bdat,
     b"RSET": ServerConnection._rset,
     b"NOOP": ServerConnection._noop,
     b"VRFY": ServerConnection._vrfy,
@@ -456,4 +537,4 @@ _VERBS: dict[bytes, Callable[[ServerConnection, bytes], bytes]] = {
     b"QUIT": ServerConnection._quit,
 }
 # commands that exist, but not here (yet): their clients fall back on hearing 502
-_OTHER_VERBS = frozenset((b"STARTTLS", b"BDAT", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))
+_OTHER_VERBS = frozenset((b"STARTTLS", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))

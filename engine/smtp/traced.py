@@ -25,7 +25,7 @@ class TracedConnection(ServerConnection):
         self._shows_commands = commands
         self._shows_data = data
         self._authenticating = False  # AUTH was said: a command that we do not know may be a password
-        self._within_command = False  # its replies are shown together
+        self._within = False  # a command, or a piece of a chunk: its replies are shown together
         self._shown_bytes = 0  # of the open message
         self._line = b""  # of its contents, begun
         self._cutter = FieldCutter(SECRET_FIELDS)
@@ -39,16 +39,26 @@ class TracedConnection(ServerConnection):
     def _command(self, verb: bytes, argument: bytes, size_bytes: int) -> bytes:
         if self._shows_commands:
             self._show(">>>", self._shown(verb, argument))
-        self._shown_bytes = 0
-        self._cutter = FieldCutter(SECRET_FIELDS)
-        self._within_command = True
+        if not self._chunked:
+            self._shown_bytes = 0
+            self._cutter = FieldCutter(SECRET_FIELDS)
+        self._within = True
         replies = super()._command(verb, argument, size_bytes)
-        self._within_command = False
+        self._within = False
         return self._said(replies)
+
+    def _read_chunk(self, data: bytes, at: int, out: list[bytes]) -> int:
+        before = len(out)
+        self._within = True
+        end = super()._read_chunk(data, at, out)
+        self._within = False
+        for reply in out[before:]:
+            self._said(reply)
+        return end
 
     def _authentication(self, outcome: Outcome) -> bytes:
         reply = super()._authentication(outcome)
-        return reply if self._within_command else self._said(reply)
+        return reply if self._within else self._said(reply)
 
     def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
         before = len(out)
@@ -60,7 +70,8 @@ class TracedConnection(ServerConnection):
         if self._line:
             self._show("data", self._line)
             self._line = b""
-        return self._said(super()._conclude(reply))
+        said = super()._conclude(reply)
+        return said if self._within else self._said(said)
 
     def _take(self, chunk: bytes) -> None:
         if self._shows_data and self._shown_bytes <= SHOWN_BODY_BYTES:

@@ -19,6 +19,8 @@ ADDRESSES = (
 )  # fmt: skip
 COMMANDS = (
     "MAIL FROM:<a@example.com> SIZE=100 BODY=8BITMIME RET=HDRS ENVID=a+2Bb",
+    "MAIL FROM:<\u00fc@example.com> BODY=BINARYMIME SMTPUTF8",
+    "BDAT 5 LAST",
     "RCPT TO:<\"a b\"@[IPv6:2001:db8::1]> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a@b",
     "RCPT TO:<@a.example,@b.example:c@example.com>", "EHLO [192.0.2.1]", "VRFY x", "data", "MAIL FROM:<>",
 )  # fmt: skip

@@ -62,6 +62,7 @@ class SilentGreeting(Session):
 
 _family(Session, "no-extensions", extensions=())
 _family(Session, "no-pipelining", extensions=("SIZE 104857600", "8BITMIME", "ENHANCEDSTATUSCODES"))
+_family(Session, "chunking", extensions=(*Session.extensions, "CHUNKING", "BINARYMIME"))
 _family(Session, "no-8bitmime", extensions=("PIPELINING", "SIZE 104857600", "ENHANCEDSTATUSCODES"))
 
 

@@ -25,10 +25,13 @@ class Message:
     peer: tuple[str, int]  # the client's address and port
     mail_parameters: str
     connection: int  # index in sink.connections
+    chunked: bool = False  # it came by BDAT: raw is what came
 
     @property
     def content(self) -> bytes:
         """The message itself: dots unstuffed, CRLF line ends."""
+        if self.chunked:
+            return self.raw
         return self.raw[1:].replace(b"\r\n.", b"\r\n") if self.raw.startswith(b".") else self.raw.replace(b"\r\n.", b"\r\n")
 
     @property
@@ -73,6 +76,7 @@ class Session:
         self.mail_parameters = ""
         self.recipients: list[str] = []
         self.asked = 0  # RCPT commands of this transaction
+        self.chunks = b""
         sock.settimeout(self.timeout_s)
 
     # what a behaviour overrides
@@ -84,7 +88,7 @@ class Session:
         if stage == "ehlo":
             lines = ["sink.example", *self.extensions]
             return "".join(f"250{'-' if line is not lines[-1] else ' '}{line}\r\n" for line in lines).encode()
-        if stage in ("helo", "noop", "rset"):
+        if stage in ("helo", "noop", "rset", "bdat"):
             return b"250 2.0.0 ok\r\n"
         if stage == "mail":
             return b"250 2.1.0 sender ok\r\n"
@@ -148,6 +152,9 @@ class Session:
         self.dialog.commands.append(line)
         verb, _, argument = line.partition(" ")
         stage = verb.lower()
+        if stage == "bdat":
+            self.take_chunk(argument)
+            return
         reply = self.answer(stage, argument)
         if stage in ("ehlo", "helo") and reply.startswith(b"2"):
             self.dialog.ehlo = argument
@@ -168,9 +175,25 @@ class Session:
         elif reply.startswith(b"421"):
             raise Hangup
 
-    def finish(self, raw: bytes) -> None:
+    def take_chunk(self, argument: str) -> None:
+        """A chunk of BDAT; the last one ends the message as a final dot does."""
+        size, _, last = argument.partition(" ")
+        while len(self.pending) < int(size):
+            self.pending += self.read()
+        self.chunks += self.pending[: int(size)]
+        self.pending = self.pending[int(size) :]
+        if not last:
+            self.write(self.answer("bdat", argument))
+            return
+        content, self.chunks = self.chunks, b""
+        self.finish(content, True)
+
+    def finish(self, raw: bytes, chunked: bool = False) -> None:
         """Answer the final dot; keep the message if the answer accepts it."""
-        message = Message(self.sender or "", tuple(self.recipients), raw, self.dialog.ehlo, self.dialog.peer, self.mail_parameters, self.dialog.index)
+        dialog = self.dialog
+        message = Message(
+            self.sender or "", tuple(self.recipients), raw, dialog.ehlo, dialog.peer, self.mail_parameters, dialog.index, chunked
+        )
         reply = self.answer("dot", "")
         self.sender, self.recipients = None, []
         if reply.startswith(b"250") and message.recipients:

@@ -176,6 +176,11 @@ FRAGMENTS = st.sampled_from(
         b"RSET\r\n",
         b"NOOP\r\n",
         b"QUIT\r\n",
+        b"BDAT 0\r\n",
+        b"BDAT 5\r\n",
+        b"BDAT 7 LAST\r\n",
+        b"BDAT 2 LAST\r\n..",
+        b"BDAT x\r\n",
         b"x" * 300,
         TO_DATA,
         TO_DATA + b"text\r\n.\r\n",
@@ -185,7 +190,7 @@ STREAMS = st.lists(FRAGMENTS | st.binary(max_size=8), max_size=25).map(b"".join)
 
 
 def hold(pieces: list[bytes]) -> tuple[bytes, object, bool]:
-    client = Client(max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400)
+    client = Client(max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400, chunking=1)
     out = b"".join([client.exchange(piece) for piece in pieces])
     return out, client.postbox.mails, client.core.closing
 

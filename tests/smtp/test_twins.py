@@ -39,7 +39,9 @@ CLIENTS = (client, source_of(client))
 def serve(core: ModuleType, pieces: list[bytes], late: bool) -> list[object]:
     """All that can be seen of a server that hears *pieces*; with *late*, replies to final dots come one piece later."""
     postbox = Postbox()
-    limits = core.ServerLimits("mx.example.org", max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400)
+    limits = core.ServerLimits(
+        "mx.example.org", max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400, chunking=True, smtputf8=True
+    )
     connection = core.ServerConnection(postbox, limits)
     seen: list[object] = [connection.open()]
     for piece in pieces:
@@ -56,20 +58,29 @@ def serve(core: ModuleType, pieces: list[bytes], late: bool) -> list[object]:
     return [*seen, postbox.mails, postbox.names, postbox.resets, connection.abort(QUEUED)]
 
 
-def send(core: ModuleType, pieces: list[bytes], pipelining: bool) -> list[object]:
+def send_chunks(core: ModuleType, pieces: list[bytes], pipelining: bool) -> list[object]:
+    """The same to a peer with CHUNKING."""
+    return send(core, pieces, pipelining, OFFERS.replace(b"250 DSN", b"250-DSN\r\n250 CHUNKING"))
+
+
+def send(core: ModuleType, pieces: list[bytes], pipelining: bool, offers: bytes = OFFERS) -> list[object]:
     """All that can be seen of a client whose peer says *pieces* regardless."""
     connection = core.ClientConnection("me.example", ignore_pipelining=not pipelining)
     seen: list[object] = []
     try:
-        for piece in (b"220 mx.example\r\n", OFFERS):
+        for piece in (b"220 mx.example\r\n", offers):
             connection.receive(piece)
             seen.append(connection.to_send())
         connection.start(THREE)
         for piece in pieces:
             for event in connection.receive(piece):
                 seen.append(_plain(event))
-                if type(event).__name__ == "SendBody":
+                if type(event).__name__ == "SendBody" and connection.by_chunks:
+                    seen.append(connection.chunk(10, False))
+                elif type(event).__name__ == "SendBody":
                     seen.append(connection.end_of_body())
+            if connection.by_chunks and connection.stage.name == "BODY" and not connection.chunk_waits:
+                seen.append(connection.chunk(5, True))
             seen.append((connection.to_send(), connection.stage.name, connection.progressed))
     except (RemoteProtocolError, LocalProtocolError) as error:
         seen.append((type(error), str(error)))
@@ -100,3 +111,9 @@ def test_servers(stream: bytes, late: bool) -> None:
 @settings(max_examples=100, deadline=None)
 def test_clients(stream: bytes, pipelining: bool) -> None:
     alike(send, CLIENTS, stream, pipelining)
+
+
+@given(st.lists(PIECES | st.binary(max_size=3), max_size=12).map(b"".join), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_clients_that_send_chunks(stream: bytes, pipelining: bool) -> None:
+    alike(send_chunks, CLIENTS, stream, pipelining)

@@ -6,6 +6,7 @@ import re
 
 from engine import _reference, fastpath
 from engine.errors import LocalProtocolError
+from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8
 from engine.smtp.command import read_mail, read_rcpt, write_mail, write_rcpt
 from engine.smtp.extensions import Parameters, format_rcpt_parameters
 from engine.smtp.server import Phase, ServerConnection, ServerLimits
@@ -15,8 +16,9 @@ from tests.smtp.postbox import QUEUED, Mail, Postbox
 ADDRESS = re.compile(r'(?:[!#-\'*+/-9=?A-Z^-~.-]+|"[ -~]*")@(?:[A-Za-z0-9.-]+|\[[0-9A-Za-z.:]+\])')
 REPLIES = re.compile(rb"(?:[245][0-9]{2}(?:-[ -~]*\r\n[245][0-9]{2})*(?: [ -~]*)\r\n|354 [ -~]*\r\n)*")
 LIMITS = ServerLimits(
-    "mx.example.org", max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400, max_rcpt_per_message=3
-)
+    "mx.example.org", max_line_bytes=200, max_errors=5, max_commands_without_mail=20, max_message_size_bytes=400, max_rcpt_per_message=3,
+    smtputf8=True, chunking=True,
+)  # fmt: skip
 UTF8 = frozenset(("SMTPUTF8",))
 REPLY_BYTES = 200  # of any of ours
 BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
@@ -144,8 +146,10 @@ def _check(core: ServerConnection, piece: bytes, out: bytes) -> None:
 
 
 def _check_mail(mail: Mail) -> None:
-    assert BARE.search(mail.wire) is None and (not mail.wire or mail.wire.endswith(b"\r\n")), "whole lines, and no bare line ends"
-    assert b"\r\n.\r\n" not in b"\r\n" + mail.wire, "no final dot within"
+    if not mail.parameters.needs & NEEDS_BINARYMIME:
+        assert BARE.search(mail.wire) is None and (not mail.wire or mail.wire.endswith(b"\r\n")), "whole lines, and no bare line ends"
+        assert b"\r\n.\r\n" not in b"\r\n" + mail.wire, "no final dot within"
     assert len(mail.wire) <= LIMITS.max_message_size_bytes
     assert 0 < len(mail.recipients) <= LIMITS.max_recipients
-    assert all(_is_address(address) or address.lower() == "postmaster" for address, _ in mail.recipients)
+    utf8 = mail.parameters.needs & NEEDS_SMTPUTF8
+    assert all(_is_address(address) or address.lower() == "postmaster" or (utf8 and not address.isascii()) for address, _ in mail.recipients)

@@ -177,6 +177,7 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     v.port.name: st.integers(1, 65535),
     v.seconds.name: _SECONDS,
     v.idle_seconds.name: st.integers(0, 600).map(float),
+    v.seconds_or_never.name: st.one_of(st.none(), _SECONDS),
     v.no_mx.name: st.one_of(st.none(), st.just(0.0), _SECONDS),
     v.seconds_list.name: st.lists(_SECONDS, min_size=1, max_size=30).map(tuple),
     v.size.name: st.integers(0, 1 << 40),
@@ -202,6 +203,8 @@ def render(type_name: str, value: Any) -> str:
         return units.format_size(value)
     if type_name == v.no_mx.name and not value:
         return "no" if value is None else "yes"
+    if type_name == v.seconds_or_never.name and value is None:
+        return "never"
     if isinstance(value, float):
         return units.format_seconds(int(value))
     if type_name == v.seconds_list.name:

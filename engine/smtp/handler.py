@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol
 
 from engine.mail.reply import Reply
@@ -42,3 +43,14 @@ class Handler(Protocol):
 
     def reset(self) -> None:
         """The transaction is void (RSET, a new HELO, a refused body, QUIT or the connection's end within it): forget it."""
+
+
+class Phase(Enum):
+    """Where a connection stands, for whoever sets its deadlines."""
+
+    COMMANDS = "a command is awaited or incomplete"
+    BODY = "message content is coming"
+    CHUNK = "octets that BDAT announced are coming"
+    AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
+    WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
+    CLOSED = "nothing more is read; close once what was returned is sent"

@@ -12,7 +12,6 @@ buffer is full.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from functools import lru_cache
 from typing import cast
 
@@ -20,60 +19,21 @@ from engine.errors import LocalProtocolError
 from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
 from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
+from engine.smtp import replies as say
 from engine.smtp.auth import Answer
 from engine.smtp.authentication import MAX_RESPONSE_BYTES, Authentication, AuthHandler, Outcome
 from engine.smtp.chunking import ChunkedText, read_chunk
 from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.grammar import is_hello_name
-from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler
+from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler, Phase
 from engine.smtp.limits import ServerLimits
 
 __all__ = ["GO_AHEAD", "MAX_HELD_BYTES", "RECIPIENT_OK", "SENDER_OK", "Handler", "Phase", "ServerConnection", "ServerLimits"]
 
 MAX_HELD_BYTES = 1 << 20
 
-_encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
-
 _GO_AHEAD = GO_AHEAD.encode()
-_RESET = b"250 2.0.0 Reset\r\n"
-_NOOP = b"250 2.0.0 Ok\r\n"
-_VRFY = b"252 2.5.0 Cannot VRFY user, but will accept message and attempt delivery\r\n"
-_HELP = b"214 2.0.0 See RFC 5321: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\r\n"
-_UNKNOWN = b"500 5.5.1 Command not recognized\r\n"
-_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
-_TOO_LONG = b"500 5.5.2 Line too long\r\n"
-_BARE_IN_COMMAND = b"521 5.5.2 Bare CR or LF in a command; lines end with CRLF\r\n"
-_BARE_IN_BODY = Reply(550, ("5.6.0 Bare CR or LF in the message; lines end with CRLF",))
-_NO_ARGUMENT = b"501 5.5.4 Command takes no argument\r\n"
-_WANTS_ARGUMENT = b"501 5.5.4 Command wants an argument\r\n"
-_BAD_HELLO = b"501 5.5.4 Syntax: HELO or EHLO, then a host name or address literal\r\n"
-_HELLO_FIRST = b"503 5.5.1 Send HELO or EHLO first\r\n"
-_NESTED_MAIL = b"503 5.5.1 Sender already given\r\n"
-_MAIL_FIRST = b"503 5.5.1 Send MAIL first\r\n"
-_NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
-_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients\r\n"
-_TOO_MANY_FOR_MESSAGE = b"554 5.5.3 Too many recipients, the message is refused\r\n"
-_TOO_BIG = Reply(552, ("5.3.4 Message is over the size limit",))
-_TOO_BIG_BYTES = _TOO_BIG.encode()
-_BAD_CHUNK = b"521 5.5.4 Syntax: BDAT size [LAST]; what follows could not be told from commands\r\n"
-_CHUNK_TAKEN = b"250 2.0.0 Chunk taken\r\n"
-_CHUNKS_BEGUN = b"503 5.5.1 The message has begun with BDAT\r\n"
-_BINARY_BY_DATA = b"503 5.5.1 BODY=BINARYMIME comes by BDAT\r\n"
-_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
-_NO_AUTH_NOW = b"503 5.5.1 No AUTH within a transaction\r\n"
-_TOO_MANY_COMMANDS = b"421 4.7.0 Too many commands without mail\r\n"
-
-
-class Phase(Enum):
-    """Where a connection stands, for whoever sets its deadlines."""
-
-    COMMANDS = "a command is awaited or incomplete"
-    BODY = "message content is coming"
-    CHUNK = "octets that BDAT announced are coming"
-    AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
-    WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
-    CLOSED = "nothing more is read; close once what was returned is sent"
-
+_encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
 
 _COMMANDS, _BODY, _CHUNK, _AUTH, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.CHUNK, Phase.AUTH, Phase.WAITING, Phase.CLOSED
 
@@ -202,7 +162,7 @@ class ServerConnection:
     def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
         """No command line ends in what is left of *data*: keep it, throw it away if it is too long, or close because of a *bare* CR or LF."""
         if bare:
-            out.append(self._close(_BARE_IN_COMMAND))
+            out.append(self._close(say.BARE_IN_COMMAND))
         elif self._overlong or len(data) - at > (MAX_RESPONSE_BYTES if self.phase is _AUTH else self._limits.max_line_bytes):
             self._overlong = True
             self._held = b"\r" if data.endswith(b"\r") else b""
@@ -213,13 +173,13 @@ class ServerConnection:
         """The reply to one command, whose line had *size_bytes*."""
         if self._overlong or size_bytes > self._limits.max_line_bytes:
             self._overlong = False
-            return self._error(_TOO_LONG)
+            return self._error(say.TOO_LONG)
         self._commands_left -= 1
         if self._commands_left < 0:
-            return self._close(_TOO_MANY_COMMANDS)
+            return self._close(say.TOO_MANY_COMMANDS)
         command = _VERBS.get(verb)
         if command is None:
-            return self._error(_NOT_IMPLEMENTED if verb in _OTHER_VERBS else _UNKNOWN)
+            return self._error(say.NOT_IMPLEMENTED if verb in _OTHER_VERBS else say.UNKNOWN)
         return command(self, argument)
 
     def _read_response(self, data: bytes, at: int, out: list[bytes]) -> int:
@@ -241,7 +201,7 @@ class ServerConnection:
         """Take message content at *at*, up to its final dot if it is there; the offset behind what was taken."""
         end, state = scan_body(data, at, self._scan)
         if end == BARE_EOL:
-            self._refuse(_BARE_IN_BODY)
+            self._refuse(say.BARE_IN_BODY)
             end, state = scan_body(data, at, state)
         if end >= 0:
             stop = end - 3  # before the final dot line
@@ -273,7 +233,7 @@ class ServerConnection:
             piece = data[at:stop]
             wire = piece if self._text is None else self._text.feed(piece)
             if wire is None:
-                self._refuse(_BARE_IN_BODY)
+                self._refuse(say.BARE_IN_BODY)
             elif wire:
                 self._take(wire)
         if not self._chunk_left:
@@ -286,11 +246,11 @@ class ServerConnection:
         if self._chunk_reply:
             return self._chunk_reply
         if not self._last_chunk:
-            return _CHUNK_TAKEN if self._refusal is None else self._refused(self._refusal)
+            return say.CHUNK_TAKEN if self._refusal is None else self._refused(self._refusal)
         if self._refusal is None and self._text is not None:
             rest = self._text.finish()
             if rest is None:
-                self._refuse(_BARE_IN_BODY)
+                self._refuse(say.BARE_IN_BODY)
             elif rest:
                 self._take(rest)
         reply = self._refusal if self._refusal is not None else self._handler.end()
@@ -301,8 +261,8 @@ class ServerConnection:
 
     def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if 0 < self._limits.max_message_size_bytes < self._size and self._refusal is not _BARE_IN_BODY:
-            self._refuse(_TOO_BIG)
+        if 0 < self._limits.max_message_size_bytes < self._size and self._refusal is not say.BARE_IN_BODY:
+            self._refuse(say.TOO_BIG)
         if self._refusal is None:
             refusal = self._handler.body(chunk)
             if refusal is not None:
@@ -346,7 +306,7 @@ class ServerConnection:
     def _error(self, reply: bytes) -> bytes:
         """*reply* to a command that is wrong in itself; one too many closes the connection."""
         self._errors_left -= 1
-        return reply if self._errors_left >= 0 else self._close(_TOO_MANY_ERRORS)
+        return reply if self._errors_left >= 0 else self._close(say.TOO_MANY_ERRORS)
 
     def _refused(self, reply: Reply) -> bytes:
         """The handler's *reply* to a command that it refused."""
@@ -369,7 +329,7 @@ class ServerConnection:
     def _greet(self, argument: bytes, extended: bool) -> bytes:
         """b"", or the reply that refuses the name.  A second HELO is an RSET too (RFC 5321 §4.1.4)."""
         if not is_hello_name(argument):
-            return self._error(_BAD_HELLO)
+            return self._error(say.BAD_HELLO)
         self._void()
         self._hello = True
         self._handler.hello(argument.decode("ascii"), extended)
@@ -377,9 +337,9 @@ class ServerConnection:
 
     def _mail_from(self, argument: bytes) -> bytes:
         if not self._hello:
-            return self._error(_HELLO_FIRST)
+            return self._error(say.HELLO_FIRST)
         if self._mail:
-            return self._error(_NESTED_MAIL)
+            return self._error(say.NESTED_MAIL)
         read = read_mail(argument, self._limits.offered)
         if isinstance(read, bytes):
             completed = complete(argument, b"FROM:", self._limits.domain_suffix)
@@ -388,7 +348,7 @@ class ServerConnection:
                 return self._error(read)
         sender, parameters = read
         if 0 < self._limits.max_message_size_bytes < parameters.size_bytes:
-            return _TOO_BIG_BYTES
+            return say.TOO_BIG_BYTES
         reply = self._handler.mail(sender, parameters)
         if not reply.positive:
             return self._refused(reply)
@@ -398,9 +358,9 @@ class ServerConnection:
 
     def _rcpt_to(self, argument: bytes) -> bytes:
         if not self._mail:
-            return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
+            return self._error(say.MAIL_FIRST if self._hello else say.HELLO_FIRST)
         if self._chunked:
-            return self._error(_CHUNKS_BEGUN)
+            return self._error(say.CHUNKS_BEGUN)
         utf8 = self._needs & NEEDS_SMTPUTF8 != 0
         read = read_rcpt(argument, utf8)
         if isinstance(read, bytes):
@@ -414,7 +374,7 @@ class ServerConnection:
             if self._limits.too_many_rcpts_fails_message:
                 self._too_many = True
                 return _encoded(RECIPIENT_OK)
-            return self._transient(_TOO_MANY_RECIPIENTS)
+            return self._transient(say.TOO_MANY_RECIPIENTS)
         reply = self._handler.rcpt(*read)
         if reply.code < 500:
             self._commands_left += 1
@@ -425,9 +385,9 @@ class ServerConnection:
 
     def _data(self, argument: bytes) -> bytes:
         if argument:
-            return self._error(_NO_ARGUMENT)
+            return self._error(say.NO_ARGUMENT)
         if self._chunked or self._needs & NEEDS_BINARYMIME:
-            return self._error(_CHUNKS_BEGUN if self._chunked else _BINARY_BY_DATA if self._mail else _MAIL_FIRST)
+            return self._error(say.CHUNKS_BEGUN if self._chunked else say.BINARY_BY_DATA if self._mail else say.MAIL_FIRST)
         refusal = self._begin_content()
         if refusal:
             return refusal
@@ -438,12 +398,12 @@ class ServerConnection:
     def _begin_content(self) -> bytes:
         """b"", and a message's content may come; or why not."""
         if not self._mail:
-            return self._error(_MAIL_FIRST if self._hello else _HELLO_FIRST)
+            return self._error(say.MAIL_FIRST if self._hello else say.HELLO_FIRST)
         if not self._recipients:
-            return self._error(_NO_RECIPIENTS)
+            return self._error(say.NO_RECIPIENTS)
         if self._too_many:
             self._void()
-            return _TOO_MANY_FOR_MESSAGE
+            return say.TOO_MANY_FOR_MESSAGE
         reply = self._handler.data()
         if not reply.positive:
             return self._refused(reply)
@@ -453,10 +413,10 @@ class ServerConnection:
     def _bdat(self, argument: bytes) -> bytes:
         """RFC 3030 §2.  Whatever the answer will be, the octets that were announced are taken first: they are content, never commands."""
         if not self._limits.chunking:
-            return self._error(_NOT_IMPLEMENTED)
+            return self._error(say.NOT_IMPLEMENTED)
         chunk = read_chunk(argument)
         if chunk is None:
-            return self._close(_BAD_CHUNK)
+            return self._close(say.BAD_CHUNK)
         self._chunk_left, self._last_chunk = chunk
         self._chunk_reply = b"" if self._chunked else self._begin_content()
         if self.phase is _CLOSED:
@@ -473,11 +433,11 @@ class ServerConnection:
     def _authenticate(self, argument: bytes) -> bytes:
         limits = self._limits
         if not limits.auth_secure:
-            return self._error(_NOT_IMPLEMENTED)
+            return self._error(say.NOT_IMPLEMENTED)
         if not self._hello:
-            return self._error(_HELLO_FIRST)
+            return self._error(say.HELLO_FIRST)
         if self._mail:
-            return self._error(_NO_AUTH_NOW)
+            return self._error(say.NO_AUTH_NOW)
         if self._auth is None:
             self._auth = Authentication(cast(AuthHandler, self._handler))
         offered = limits.auth_secure if self.secure else limits.auth
@@ -501,22 +461,22 @@ class ServerConnection:
 
     def _rset(self, argument: bytes) -> bytes:
         if argument:
-            return self._error(_NO_ARGUMENT)
+            return self._error(say.NO_ARGUMENT)
         self._void()
-        return _RESET
+        return say.RESET
 
     def _noop(self, argument: bytes) -> bytes:
-        return _NOOP
+        return say.NOOP
 
     def _vrfy(self, argument: bytes) -> bytes:
-        return _VRFY if argument else self._error(_WANTS_ARGUMENT)
+        return say.VRFY if argument else self._error(say.WANTS_ARGUMENT)
 
     def _help(self, argument: bytes) -> bytes:
-        return _HELP
+        return say.HELP
 
     def _quit(self, argument: bytes) -> bytes:
         if argument:
-            return self._error(_NO_ARGUMENT)
+            return self._error(say.NO_ARGUMENT)
         self.quit = True
         return self._close(self._limits.goodbye)
 

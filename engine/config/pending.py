@@ -69,7 +69,6 @@ def _tls_rows(prefix: str, *, ciphersuites: str = "", ca_and_dh: bool = True) ->
 
 def _source() -> tuple[Directive, ...]:
     return (
-        later("accept-invalid-recipients", v.boolean, "false"),
         later("allow-mailmerge", v.boolean, "false"),
         later("allow-starttls", v.boolean, "false"),
         later("always-allow-api-submission", v.boolean, "false", old="allow-mailmerge"),

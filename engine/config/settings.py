@@ -123,6 +123,9 @@ class ClientSettings:
     add_x_virtual_mta_header: bool = directive(v.boolean, "false", "Add a header that names the virtual MTA.")
     reject_invalid_virtual_mta: bool = directive(v.boolean, "true", "Refuse mail whose x-virtual-mta names nothing we know.")
     max_message_size_bytes: int = directive(v.size, "unlimited", "Largest message (SIZE).")
+    accept_invalid_recipients: bool = directive(
+        v.boolean, "false", "Accept recipients that are no addresses from clients that may relay, and bounce them, instead of refusing them."
+    )
     max_rcpt_per_message: int = directive(v.limit, "0", "Most recipients of one message; 0: no limit.")
     too_many_rcpts_fails_message: bool = directive(
         v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."

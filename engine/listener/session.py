@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from engine.log import escape
+from engine.mail.address import INVALID_DOMAIN
 from engine.mail.received import from_clause
 from engine.mail.reply import Reply, reply
-from engine.policy.access import DENIED
-from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
+from engine.policy.access import BAD_DOMAIN, DENIED, NO_DOMAIN, Target
+from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin, Recipient
 from engine.smtp.auth import Answer, Question
+from engine.smtp.command import read_misaddressed
 from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, ServerLimits
 
@@ -154,6 +156,8 @@ class Session:
         local_ip = self._local_ip() if address.endswith("]") else ""
         verdict = reception.access.admit(address, self.client.always_allow_relaying, local_ip)
         if isinstance(verdict, Reply):
+            if self.client.accept_invalid_recipients and (verdict is BAD_DOMAIN or verdict is NO_DOMAIN):
+                return self._take_misaddressed(address, parameters)
             if verdict is DENIED:
                 verdict = reception.denied
             if verdict is reception.denied or self.client.log_commands:
@@ -166,13 +170,25 @@ class Session:
         envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
         return RECIPIENT_OK
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         """Strangers hear of a malformed recipient what they hear of every other: that we do not relay for them."""
         if self.client.always_allow_relaying:
-            return None
+            named = read_misaddressed(argument) if self.client.accept_invalid_recipients else None
+            return None if named is None else self._take_misaddressed(named[0], named[1])
         denied = self._listener.reception.denied
         self._say_refused("to=(no address) ", denied)
         return denied
+
+    def _take_misaddressed(self, text: str, parameters: Parameters) -> Reply:
+        """*text*, which is no address, becomes a recipient that bounces (accept-invalid-recipients)."""
+        envelope, reception = self._envelope, self._listener.reception
+        assert envelope is not None
+        if reception.full_for(envelope):
+            return MEMORY_LOW
+        if text not in envelope.recipients:
+            reception.hold(envelope, RECIPIENT_BYTES + 2 * len(text) + len(parameters.orcpt))
+            envelope.recipients[text] = Recipient(Target(text, INVALID_DOMAIN), parameters.notify, parameters.orcpt)
+        return RECIPIENT_OK
 
     def data(self) -> Reply:
         """The content may come."""

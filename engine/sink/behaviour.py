@@ -144,7 +144,7 @@ class Session:
         self._accepted += answer.positive
         return answer
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         """The syntax error's own reply."""
         return None
 

@@ -29,8 +29,10 @@ class Handler(Protocol):
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         """May it go to *address*?  RECIPIENT_OK, or why not."""
 
-    def no_address(self) -> Reply | None:
-        """RCPT named what is no address: the reply in place of the syntax error's, for clients who are to learn nothing of our grammar; or None."""
+    def no_address(self, argument: bytes) -> Reply | None:
+        """RCPT named what is no address (*argument*): the reply in place of the syntax error's, for clients who are to learn nothing of our grammar;
+        RECIPIENT_OK: it was taken as a recipient all the same; or None.
+        """
 
     def data(self) -> Reply:
         """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""

@@ -367,8 +367,7 @@ class ServerConnection:
             completed = complete(argument, b"TO:", self._limits.domain_suffix)
             read = read if completed is None else read_rcpt(completed, utf8)
             if isinstance(read, bytes):
-                refusal = self._handler.no_address() if read in NO_ADDRESS else None
-                return self._error(read if refusal is None else _encoded(refusal))
+                return self._misaddressed(argument, read)
         if self._recipients >= self._limits.max_recipients:
             self._commands_left += 1
             if self._limits.too_many_rcpts_fails_message:
@@ -382,6 +381,15 @@ class ServerConnection:
             return self._refused(reply)
         self._recipients += 1
         return _encoded(reply)
+
+    def _misaddressed(self, argument: bytes, fault: bytes) -> bytes:
+        """The reply to RCPT with *argument*, which has a *fault*."""
+        verdict = self._handler.no_address(argument) if fault in NO_ADDRESS and self._recipients < self._limits.max_recipients else None
+        if verdict is None or not verdict.positive:
+            return self._error(fault if verdict is None else _encoded(verdict))
+        self._commands_left += 1
+        self._recipients += 1
+        return _encoded(verdict)
 
     def _data(self, argument: bytes) -> bytes:
         if argument:

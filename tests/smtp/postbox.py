@@ -51,7 +51,7 @@ class Postbox:
         self.open.recipients.append((address, parameters))
         return RECIPIENT_OK
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         return NO_RELAY
 
     def nonce(self) -> str:

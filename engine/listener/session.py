@@ -19,6 +19,8 @@ from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, ServerLimits
 if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.listener.listener import Listener
+    from engine.process import ListenSocket
+    from engine.tls.layer import Layer
 
 AUTH_REQUIRED: Final = reply(530, "5.7.0 Authentication required")
 NOT_AUTHENTICATED: Final = reply(535, "5.7.8 Authentication credentials invalid")
@@ -30,7 +32,7 @@ class Session:
 
     __slots__ = (
         "_answer", "_barred", "_early", "_ending", "_envelope", "_extended", "_hello", "_host_name", "_intake", "_ip", "_listener", "_local_ip",
-        "_origin", "_source", "client", "data_since_s", "late", "late_s", "secure", "user",
+        "_origin", "_place", "client", "data_since_s", "late", "late_s", "tls", "user",
     )  # fmt: skip
 
     def __init__(
@@ -38,25 +40,25 @@ class Session:
         listener: Listener,
         client: ClientSettings,
         ip: str,
-        source: str,
+        place: ListenSocket,
         host_name: str,
         local_ip: Callable[[], str],
         answer: Callable[[Reply | Answer], None],
     ) -> None:
         """*answer* is called with what becomes of a message whose final dot has come, and of AUTH, unless that is known at once.
 
-        *source* is that of the listening socket.
+        *place* is the listening socket.
         """
         self.client = client
         self.user = ""  # as whom the client has authenticated
-        self.secure = False  # its connection is encrypted
         self.late: Reply | None = None  # to an AUTH that failed, to be given ...
         self.late_s = 0.0  # ... then
         self._barred = client.require_auth  # until it authenticates
-        self._source = source
+        self._place = place
         self._hello = ""
         self._extended = False
         self.data_since_s = 0.0  # when the content began to come
+        self.tls: Layer | None = None  # the stream that the client speaks TLS on
         self._listener = listener
         self._ip = ip
         self._host_name = host_name
@@ -93,7 +95,7 @@ class Session:
             client=client,
             ip=self._ip,
             helo=escape(name),
-            protocol=f"{protocol}{'S' if self.secure else ''}{'A' if self.user else ''}" if self.secure or self.user else protocol,
+            protocol=protocol if self.tls is None and not self.user else self._protocol(protocol),
             host_name=self._host_name,
             received_from="" if client.hide_message_source else from_clause(name, self._ip),
             src_mta=f"{name} ({self._ip})",
@@ -113,7 +115,7 @@ class Session:
     def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:
         """From now on the client is *user*."""
         listener = self._listener
-        client, limits = listener.welcome(self._ip, self._source, self._local_ip, user)
+        client, limits = listener.welcome(self._ip, self._place, self._local_ip, user)
         listener.log.event("authenticated", f"client={self._ip} user={escape(user)} mechanism={mechanism}{self._sources(user)}")
         if not client.smtp_service:
             return NO_SERVICE
@@ -133,8 +135,19 @@ class Session:
     def _sources(self, user: str) -> str:
         """` source=...`: the <source> sections whose word counts for it, the weakest first."""
         config = self._listener.reception.config
-        entries = (*config.client_entries(self._ip, self._source), *config.login_entries(user))
+        entries = (*config.client_entries(self._ip, self._place.source), *config.login_entries(user))
         return f" source={escape(','.join(entry.pattern for entry in entries))}" if entries else ""
+    def starttls(self) -> bool:
+        """Whether a handshake may begin now."""
+        return not self._listener.tls.full
+
+    def secured(self, layer: Layer) -> ServerLimits:
+        """TLS is up: HELO and AUTH are to be said again, within these limits."""
+        client, limits = self._listener.welcome(self._ip, self._place, self._local_ip)
+        self.client, self.user, self._barred = client, "", client.require_auth
+        self.tls = layer
+        self._origin = None
+        return limits
 
     def mail(self, sender: str, parameters: Parameters) -> Reply:
         """May a message start now?"""
@@ -242,6 +255,12 @@ class Session:
             self._listener.reception.release(self._envelope)
         self._intake = None
         self._envelope = None
+
+    def _protocol(self, protocol: str) -> str:
+        """`ESMTPSA` (RFC 3848) and how; without EHLO there is no keyword of its own."""
+        tls = self.tls
+        word = f"{protocol}{'S' if tls is not None else ''}{'A' if self.user else ''}" if self._extended else protocol
+        return word if tls is None else f"{word} ({tls.protocol} {tls.cipher})"
 
     def _say_refused(self, what: str, answer: Reply) -> None:
         helo = self._origin.helo if self._origin is not None else ""

@@ -14,10 +14,12 @@ import uvloop
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
+from engine.listener.tls import ListenerTls
 from engine.log import EventLog, escape
 from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming
 from engine.reception import Reception
 from engine.spool import SegmentWriter, SpoolLink
+from engine.tls.files import Files
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -53,7 +55,9 @@ async def _serve(birth: Birth, config: Config) -> int:
         min_free = config.spool.min_free_space_bytes
         segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
         reception = Reception(config, link, segments, log)
-        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections(), Traffic(birth))
+        tls = ListenerTls(config, birth.sockets, Files(birth.tls_fd), birth.port_offset)
+        total = incoming(birth, config.server.total_max_smtp_in)
+        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls)
         listener.open()
         gc.collect()
         gc.freeze()

@@ -127,6 +127,10 @@ class Session:
     def hello(self, name: str, extended: bool) -> None:
         """Nobody is asked who he is."""
 
+    def starttls(self) -> bool:
+        """Never: it is not offered."""
+        return False
+
     def mail(self, sender: str, parameters: Parameters) -> Reply:
         """Any sender, unless told otherwise."""
         self._accepted = 0

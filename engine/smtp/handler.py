@@ -34,6 +34,9 @@ class Handler(Protocol):
         RECIPIENT_OK: it was taken as a recipient all the same; or None.
         """
 
+    def starttls(self) -> bool:
+        """Whether a handshake may begin now."""
+
     def data(self) -> Reply:
         """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""
 
@@ -55,4 +58,5 @@ class Phase(Enum):
     CHUNK = "octets that BDAT announced are coming"
     AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
     WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
+    STARTTLS = "the TLS handshake is next: `ServerConnection.secured` once it is done"
     CLOSED = "nothing more is read; close once what was returned is sent"

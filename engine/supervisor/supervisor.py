@@ -19,7 +19,8 @@ from engine.control import Child, Reloaded, Status, Stopping, tell_spool
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
 from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells, traffic_cells
-from engine.supervisor import ground, signals, spooldir
+from engine.supervisor import certificates, ground, signals, spooldir
+from engine.supervisor.certificates import Certificates
 from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
 from engine.supervisor.generation import Generation, Wanted, free, shadow, succession
@@ -50,6 +51,7 @@ class Plan:
     lock_fd: int
     counters_fd: int
     heartbeat_fd: int
+    certificates: Certificates
     spool_path: str
     spool_listener: socket.socket
     control_listener: socket.socket
@@ -111,6 +113,7 @@ class Supervisor:
             self._respawn(now_s)
             self._retire(now_s)
             self._mind_doors(now_s)
+            self.plan.certificates.look(now_s, self.log)
             self._desk.close_idle(now_s)
             self._notifier.beat(now_s)
             self.log.flush()
@@ -216,6 +219,7 @@ class Supervisor:
             lock_fd=plan.lock_fd,
             counters_fd=plan.counters_fd,
             heartbeat_fd=plan.heartbeat_fd,
+            tls_fd=plan.certificates.fd if slot.role in certificates.ROLES else -1,
             spool_listener_fd=plan.spool_listener.fileno() if slot.role == "spool" else -1,
             sockets=slot.sockets,
             listening=born.listening,
@@ -301,12 +305,14 @@ class Supervisor:
                 raise StartError(f"{len(self._slots)} processes live and {len(change.come)} more would be too many: wait until some have drained")
             ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
             ground.accounting(now.config.acct_files, plan.uid, plan.gid)
+            pems = certificates.read(now.config)
             doors = self._bind_for(now, {child.role for child in change.come})
         except (StartError, OSError) as error:
             os.close(now.config_fd)
             return msgspec.structs.replace(answer, good=False, problems=[str(error)])
         os.close(plan.generation.config_fd)  # those that go have it themselves, and are not started again
         plan.generation = now
+        plan.certificates.replace(pems, now.config)
         for slot in change.stay:
             slot.generation = now
         for slot in change.go:

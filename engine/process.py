@@ -35,6 +35,11 @@ def answers_socket(spool_path: str, name: str) -> str:
     return os.path.join(spool_path, "run", "ask", name.replace("/", "-"))
 
 
+def spool_socket(spool_path: str) -> str:
+    """Where the spool process of the spool *spool_path* answers."""
+    return os.path.join(spool_path, "run", "spool.sock")
+
+
 def load_codecs() -> None:
     """Import what Python imports when a codec is first used: by then the interpreter's files may have become unreadable for us."""
     for codec in _CODECS:
@@ -64,15 +69,14 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     lifeline_fd: int  # read end of a pipe: end of file means that the supervisor is gone
     lock_fd: int = -1  # the inherited lock on the spool directory: keep it open
     counters_fd: int = -1  # memory file: int32 rows for total-max-smtp-in, then for total-max-smtp-out
-    tls_fd: int = -1  # memory file: keys and certificates (engine.tls.files), for those who speak TLS
     heartbeat_fd: int = -1  # memory file: HEARTBEAT_ROW_BYTES per row
     spool_listener_fd: int = -1  # the spool process only: the Unix socket it serves
     sockets: list[ListenSocket] = []  # this listener's own
     listening: list[tuple[str, int]] = []  # every address and port that the engine listens on, for loop detection
     shadow: tuple[str, int] | None = None  # address and port of the sink that every connection out goes to; None: to the world
     spool_path: str = ""
-    source_path: str = ""  # a mover's: the deliver-only spool that it empties
-    source_lock_fd: int = -1  # the lock on that one
+    source_path: str = ""  # a mover's: the spool that it empties
+    source_lock_fd: int = -1  # a second lock to keep open: on that one, or, for another spool's process, on the first spool
     spool_socket: str = ""
     log_path: str = ""
     log_mode: int = 0o640  # of a log that this child is the first to make

@@ -23,18 +23,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "smtp": {"mail"},
     "dns": {"config"},
     "spf": {"dns"},  # its values: questions and answers
-    "tls": {"config"},
     "spool": {"config", "mail"},
     "policy": {"config", "mail", "smtp"},
     "bounce": {"config", "mail"},
     "scheduler": {"config", "mail"},
     "reception": {"config", "mail", "policy", "spool"},
-    "listener": {"config", "mail", "policy", "reception", "smtp", "spool", "tls"},
-    "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool", "tls"},
+    "listener": {"config", "mail", "policy", "reception", "smtp", "spool"},
+    "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
     "sink": {"config", "mail", "smtp"},
     "doctor": {"config", "dns", "spf"},
-    "supervisor": {"config", "control", "tls"},  # tls: a certificate that cannot be used is refused before anything changes
+    "supervisor": {"config", "control"},
     # mail: to show rows in words; spool: of an engine that is stopped; delivery, dns: `engine resolve` asks as delivery would
     "cli": {"config", "control", "delivery", "dns", "doctor", "mail", "sink", "spool", "supervisor"},
     "__main__": {"cli"},

@@ -14,8 +14,8 @@ from engine.cli.configured import configuration, spool_path
 from engine.control import Child, Request, Status, ask, spool_conversation
 from engine.errors import EngineError
 from engine.mail.envelope import Due, Message
-from engine.process import answers_socket
-from engine.supervisor.spooldir import control_socket, spool_socket
+from engine.process import answers_socket, spool_socket
+from engine.supervisor.spooldir import control_socket
 
 SLOT_S = 3.0  # a delivery process answers within that, or is said not to
 HEADS_S = 1.0  # what `status` spends on counting queues

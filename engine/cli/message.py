@@ -16,7 +16,7 @@ from engine.control import ask_spool
 from engine.log import escape
 from engine.mail import message_id
 from engine.mail.envelope import Due, Message
-from engine.supervisor.spooldir import spool_socket
+from engine.process import spool_socket
 
 
 def add(grammar: Grammar) -> None:

@@ -28,10 +28,6 @@ def check(
     _precedence(config, top, pools, problems)
     if config.spools and all(spool.deliver_only for spool in config.spools):
         problems.warning(top.place, "every <spool> is deliver-only: no mail will be accepted")
-    accepting = [spool.path for spool in config.spools if not spool.deliver_only]
-    if len(accepting) > 1:
-        text = f"{len(accepting)} <spool> sections accept mail ({', '.join(accepting)}): one does, the others are deliver-only, and emptied into it"
-        problems.error(top.place, text)
 
 
 def _references(config: Config, top: Section, server: Values, sources: list[Entry], problems: Problems) -> None:

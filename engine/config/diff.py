@@ -55,13 +55,13 @@ class Change(NamedTuple):
 Facts = Mapping[Fact, str]
 
 RESTARTS = {"user", "log-file", "control-group", "log-file-world-readable"}  # of the server's: processes that stay were born with them
-_OF_PLACE = {"", "deliver-only"}  # of a spool's: which directories there are, and which of them takes new mail
+_DELIVER_ONLY = "deliver-only"
+_YES = "yes"
 _OF_SUPERVISOR = {"listener-workers", "shutdown-timeout", "run-as-root"}
 _OF_LISTENERS = {"total-max-smtp-in", "relay-domain", "relay-address", "always-allow-relaying", "dsn-for-relayed-domain", "postmaster"}
 _OF_DELIVERY = {"total-max-smtp-out", "name-server", "domain-precedence", "delivery-workers"}
 _OF_ACCOUNTING = {"log-auto-rotation", "log-rotate"}
 _DUMMY = "dummy-smtp"
-_TLS_IN = "smtp-server-tls-"
 _NOT_LISTENERS = RESTARTS | _OF_SUPERVISOR | _OF_DELIVERY | _OF_ACCOUNTING  # what is in no set concerns both
 _NOT_DELIVERY = RESTARTS | _OF_SUPERVISOR | _OF_LISTENERS | _OF_ACCOUNTING
 
@@ -78,12 +78,12 @@ def diff(before: Facts, after: Facts) -> list[Change]:
     return changes
 
 
-def needs_restart(changes: Iterable[Change]) -> list[Change]:
-    """Those of *changes* that no reload can make: the spool's place, and what every process was born with."""
-    return [
-        change
-        for change in changes
-        if (change.fact.kind == "server" and change.fact.setting in RESTARTS) or (change.fact.kind == "spool" and change.fact.setting in _OF_PLACE)
+def needs_restart(changes: Iterable[Change], first: str) -> list[Change]:
+    """Those of *changes* that no reload can make: what every process was born with, the *first* spool's place, and which spools only deliver."""
+    spools = [change for change in changes if change.fact.kind == "spool"]
+    fixed = {change.fact.name for change in spools if change.fact.setting == _DELIVER_ONLY and _YES in (change.before, change.after)} | {first}
+    return [change for change in changes if change.fact.kind == "server" and change.fact.setting in RESTARTS] + [
+        change for change in spools if change.fact.setting in ("", _DELIVER_ONLY) and change.fact.name in fixed
     ]
 
 
@@ -92,11 +92,7 @@ def of_listeners(every: Facts) -> Facts:
     kinds = {"source", "smtp-user", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
     return _those(
         every,
-        lambda fact: (
-            (fact.kind in kinds and fact.setting != "max-smtp-out")
-            or (fact.kind == "listener" and bool(fact.setting))
-            or _of_server(fact, _NOT_LISTENERS)
-        ),
+        lambda fact: (fact.kind in kinds and fact.setting != "max-smtp-out") or _of_server(fact, _NOT_LISTENERS),
     )
 
 
@@ -118,7 +114,7 @@ def of_delivery(every: Facts, config: Config, virtual_mtas: Iterable[str], fallb
         if kind == "domain":
             scope = name.partition(" in ")[2]
             return not scope or scope in ours or scope in pools
-        return kind == "listener" and not setting  # a listener's address and port are no destination
+        return kind == "listener"  # a listener's address and port are no destination
 
     return _those(every, wanted)
 
@@ -134,8 +130,6 @@ def of_sink(every: Facts) -> Facts:
 
 
 def _of_server(fact: Fact, leave: set[str]) -> bool:
-    if fact.setting.startswith(_TLS_IN):
-        return fact.kind == "server" and leave is _NOT_LISTENERS
     return fact.kind == "server" and fact.setting not in leave and not fact.setting.startswith(_DUMMY)
 
 
@@ -148,8 +142,6 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
         yield Fact("server", "", setting), text
     for listener in config.server.smtp_listener:
         yield Fact("listener", f"{_network(listener.network)}:{listener.port}", ""), f"source={listener.source}" if listener.source else "yes"
-        for setting, text in _tls_of(listener):
-            yield Fact("listener", f"{_network(listener.network)}:{listener.port}", setting), text
     for spool in config.spools:
         yield Fact("spool", spool.path, ""), "yes"
         for setting, text in _settings(SpoolSettings, "spool", spool, leave={"path"}):
@@ -176,13 +168,6 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
         yield Fact("acct-file", acct.path, ""), "yes"
         for setting, text in _settings(AcctFileSettings, "acct-file", acct, leave={"path"}):
             yield Fact("acct-file", acct.path, setting), text
-
-
-def _tls_of(listener: ListenerSettings) -> Iterator[tuple[str, str]]:
-    if listener.immediate_tls:
-        yield "immediate-tls", "yes"
-    if listener.tls is not None:
-        yield from ((f"tls {name}", written("", value)) for name, value in listener.tls._asdict().items())
 
 
 def _scopes(config: Config) -> Iterator[tuple[str, DomainScope]]:

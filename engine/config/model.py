@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from engine.config.lexer import Place
@@ -107,19 +106,13 @@ class Config:
 
     @property
     def spool(self) -> SpoolSettings:
-        """The one that accepts mail; the first, where none does."""
-        return next((spool for spool in self.spools if not spool.deliver_only), self.spools[0])
-
-    def listener(self, address: str, port: int) -> ListenerSettings:
-        """The `smtp-listener` that the listening socket at *address* and *port* is of: the most specific one."""
-        ip = ip_address(address)
-        found = [each for each in self.server.smtp_listener if each.port == port and ip in each.network]
-        return max(found, key=lambda each: each.network.prefixlen, default=ListenerSettings(ip_network(address), port))
+        """The one that an engine which starts now delivers from: the first of those that accept; the first of all, where none does."""
+        return next(iter(self.accepting_spools), self.spools[0])
 
     @property
-    def attached_spools(self) -> tuple[SpoolSettings, ...]:
-        """The others, which are deliver-only: what lies in them is moved into `spool`."""
-        return tuple(spool for spool in self.spools if spool is not self.spool)
+    def accepting_spools(self) -> tuple[SpoolSettings, ...]:
+        """Those that take new mail, in the order in which they are tried: the highest priority first, equals as in the file."""
+        return tuple(sorted((spool for spool in self.spools if not spool.deliver_only), key=lambda spool: -spool.priority))
 
     def __post_init__(self) -> None:
         clients = lru_cache(maxsize=_CACHED_MERGES)(self._merge_client)

@@ -12,7 +12,6 @@ from engine.config.pattern import Address, AddressPattern, Network, domain_name,
 from engine.config.queue_pattern import QueuePattern
 from engine.config.regex import Regex, RegexProblem
 from engine.config.snapshot import FileText
-from engine.config.tls import ServerTls
 
 T = TypeVar("T")
 
@@ -51,8 +50,6 @@ class ListenerSettings:
     network: Network
     port: int = 25
     source: str = ""
-    immediate_tls: bool = False  # from the first byte (RFC 8314)
-    tls: ServerTls | None = None  # None: the server's
 
 
 def parse_value(value_type: ValueType[T], text: str) -> T:
@@ -442,6 +439,7 @@ count = one("N", _count)
 limit = one("N or unlimited", _limit)
 number = one("N", _number(0, 10**17))
 percent = one("N", _number(0, 100))
+spool_priority = one("N", _number(1, 100))
 port = one("port", _port)
 latency = one("ms", _number(0, 600_000))
 address_text = one("IP", lambda text: str(parse_address(text)))

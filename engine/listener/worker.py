@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,12 +15,11 @@ import uvloop
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
-from engine.listener.tls import ListenerTls
 from engine.log import EventLog, escape
-from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming
+from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming, spool_socket
 from engine.reception import Reception
+from engine.reception.stores import Store, Stores
 from engine.spool import SegmentWriter, SpoolLink
-from engine.tls.files import Files
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -45,19 +45,16 @@ async def _serve(birth: Birth, config: Config) -> int:
         if not lost.done():
             lost.set_result(None)
 
+    way: _One | _Several = _Several(birth, config, log) if len(config.accepting_spools) > 1 else _One(birth, config)
     try:
-        link = await SpoolLink.connect(birth.spool_socket, role="listener", index=birth.index, on_lost=on_lost)
+        reception = await way.join(log, on_lost)
     except SpoolError as error:
         on_lost(error)
+        way.close()
         log.close()
         return os.EX_TEMPFAIL
     try:
-        min_free = config.spool.min_free_space_bytes
-        segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
-        reception = Reception(config, link, segments, log)
-        tls = ListenerTls(config, birth.sockets, Files(birth.tls_fd), birth.port_offset)
-        total = incoming(birth, config.server.total_max_smtp_in)
-        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls)
+        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections(), Traffic(birth))
         listener.open()
         gc.collect()
         gc.freeze()
@@ -69,19 +66,59 @@ async def _serve(birth: Birth, config: Config) -> int:
         if lost.done():
             listener.stop()
             return os.EX_TEMPFAIL
-        status = await _finish(link, segments, log)
+        status = await _finish(way, log)
         listener.count()
         return status
     finally:
-        link.close()
+        way.close()
         log.close()
 
 
-async def _finish(link: SpoolLink, segments: SegmentWriter, log: EventLog) -> int:
+class _One:
+    """The way into the only spool that takes mail: without it this process ends."""
+
+    def __init__(self, birth: Birth, config: Config) -> None:
+        self._birth = birth
+        self._config = config
+        self._link: SpoolLink | None = None
+        self._segments: SegmentWriter | None = None
+
+    async def join(self, log: EventLog, on_lost: Callable[[Exception], None]) -> Reception:
+        birth, config = self._birth, self._config
+        self._link = link = await SpoolLink.connect(birth.spool_socket, role="listener", index=birth.index, on_lost=on_lost)
+        min_free = config.spool.min_free_space_bytes
+        self._segments = segments = SegmentWriter(Path(birth.spool_path) / "bodies", link, **({"min_free_bytes": min_free} if min_free else {}))
+        return Reception(config, link, segments, log)
+
+    async def leave(self, timeout_s: float) -> None:
+        if self._link is not None and self._segments is not None:
+            self._segments.close()
+            await self._link.drain(timeout_s)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+
+class _Several:
+    """The ways into several: what becomes of one of them is the others' business."""
+
+    def __init__(self, birth: Birth, config: Config, log: EventLog) -> None:
+        self._index = birth.index
+        self._config = config
+        stores = [Store(spool.path, spool_socket(spool.path), spool.min_free_space_bytes) for spool in config.accepting_spools]
+        self._stores = Stores(stores, log)
+        self.leave, self.close = self._stores.leave, self._stores.close
+
+    async def join(self, log: EventLog, on_lost: Callable[[Exception], None]) -> Reception:
+        await self._stores.join(self._index)
+        return Reception(self._config, None, None, log, self._stores)
+
+
+async def _finish(way: _One | _Several, log: EventLog) -> int:
     """Every connection has ended: seal, and hear the last answers (of clients that did not wait for theirs)."""
-    segments.close()
     try:
-        await link.drain(timeout_s=10.0)
+        await way.leave(10.0)
     except SpoolError as error:
         log.event("failed", escape(str(error)))
         return os.EX_TEMPFAIL

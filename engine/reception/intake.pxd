@@ -17,6 +17,7 @@ cdef class Intake:
     cdef Envelope _envelope
     cdef object _content
     cdef object _large
+    cdef object _letter
     cdef bytes _id
     cdef Py_ssize_t _size_bytes
     cdef bint _eight_bit

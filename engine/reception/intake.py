@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.reception.header import Found, HeaderWork
     from engine.reception.reception import LargeBody, Reception
+    from engine.reception.stores import Letter
 
 LARGE_BYTES: Final = 256 * 1024  # from here on a body streams into a file of its own; and no header section may be longer
 
@@ -37,6 +38,7 @@ LOOP = reply(554, "5.4.6 too many hops, this message is looping")
 LONG_HEADER = reply(552, "5.3.4 header section is too long")
 NOT_STORED = reply(451, "4.3.0 message could not be stored, try again later")
 MEMORY_LOW = reply(452, "4.3.1 insufficient memory, try again later")
+SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
 DISK_LOW = reply(452, "4.3.1 insufficient system storage, try again later")
 
 _FIELDS = (b"received", b"x-virtual-mta", *STRIPPED)
@@ -99,7 +101,8 @@ class Intake:
     """Takes a body in wire form; `end` stores it and answers once that is durable.  Exactly one of `end` and `abort` is called."""
 
     __slots__ = (
-        "_answered", "_choice", "_content", "_eight_bit", "_envelope", "_found", "_id", "_large", "_origin", "_reception", "_size_bytes", "_work",
+        "_answered", "_choice", "_content", "_eight_bit", "_envelope", "_found", "_id", "_large", "_letter", "_origin", "_reception",
+        "_size_bytes", "_work",
     )  # fmt: skip
 
     def __init__(self, reception: Reception, origin: Origin, envelope: Envelope) -> None:
@@ -108,6 +111,7 @@ class Intake:
         self._envelope = envelope
         self._content: bytes | bytearray = b""  # all of it, while it is small
         self._large: LargeBody | None = None
+        self._letter: Letter | None = None  # the body on its way into one of several spools
         self._id = b""
         self._size_bytes = 0
         self._eight_bit = False
@@ -140,14 +144,20 @@ class Intake:
             if self._large is not None:
                 body = self._large.finish()
                 self._large = None
+                if self._letter is not None:
+                    self._id = self._letter.id
             else:
                 pieces = self._examine(bytes(self._content))
                 if isinstance(pieces, Reply):
                     answered(pieces)
                     return
-                self._id = self._reception.link.new_id()
                 self._take_in(pieces)
-                body = self._reception.segments.write(self._id, pieces)
+                if self._reception.stores is None:
+                    self._id = self._reception.link.new_id()
+                    body = self._reception.segments.write(self._id, pieces)
+                else:
+                    self._letter = letter = self._reception.stores.place(pieces)
+                    self._id, body = letter.id, letter.body
         except SpoolError as error:
             self.abort()
             answered(self._not_stored(error))
@@ -245,9 +255,12 @@ class Intake:
         pieces = self._examine(content)
         if isinstance(pieces, Reply):
             return pieces
-        self._id = self._reception.link.new_id()
         try:
-            self._large = self._reception.segments.begin_large(self._id)
+            if self._reception.stores is None:
+                self._id = self._reception.link.new_id()
+                self._large = self._reception.segments.begin_large(self._id)
+            else:
+                self._letter = self._large = self._reception.stores.begin_large()
         except SpoolError as error:
             return self._not_stored(error)
         return self._stream(pieces)
@@ -284,8 +297,13 @@ class Intake:
         )  # fmt: skip
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
+        letter = self._letter
+        link = reception.link if letter is None else letter.link
+
         def done(reason: str | None) -> None:
             if reason is None:
+                if letter is not None:
+                    letter.stored()
                 reception.taken_messages += 1
                 reception.taken_recipients += len(recipients)
                 reception.taken_bytes += body.size_bytes
@@ -295,10 +313,13 @@ class Intake:
                     f"from=<{escape(sender)}> size={body.size_bytes}",
                 )
                 self._answer(reply(250, f"2.6.0 message received, queued as {shown_id}"))
+            elif letter is not None and letter.again(reason):
+                self._id = letter.id
+                self._submit(letter.body)
             else:
                 self._answer(self._not_stored(reason))
 
-        reception.link.submit(accept, done)
+        link.submit(accept, done)
 
     def _recipients(self, now_ms: int) -> tuple[list[NewRecipient], str]:
         """Their rows, and the virtual MTA of the first.

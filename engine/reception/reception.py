@@ -12,18 +12,17 @@ from engine.mail.reply import Reply, reply
 from engine.policy.access import DENIED, DENIED_FOR_NOW, Access
 from engine.policy.routing import Router
 from engine.reception.header import HeaderWork
-from engine.reception.intake import DISK_LOW, MEMORY_LOW, MEMORY_SHORT_BYTES, Envelope, Intake, Origin
+from engine.reception.intake import DISK_LOW, MEMORY_LOW, MEMORY_SHORT_BYTES, SPOOL_AWAY, Envelope, Intake, Origin
 from engine.reception.memory import used_percent
+from engine.reception.stores import MAX_PENDING_BYTES, Stores
 from engine.spool.ops import Operation
 
 if TYPE_CHECKING:
     from engine.config import ClientSettings, Config
 
-MAX_PENDING_BYTES = 64 * 1024 * 1024  # operations that the spool process has not acknowledged; beyond this, mail is refused before it is sent
 SHARE_BYTES = 1024 * 1024  # that recipients of one message may take of it while memory is short
 MEMORY_FULL_BYTES = 128 * 1024 * 1024  # held of messages that are still coming: no message begins, and nothing more is held
 
-SPOOL_AWAY = reply(451, "4.3.0 the spool is not answering, try again later")
 MACHINE_FULL = reply(452, "4.3.2 insufficient memory, try again later")
 DELIVER_ONLY = reply(450, "4.3.2 this host only delivers what it has, try again later")
 
@@ -61,10 +60,16 @@ class Log(Protocol):
 class Reception:
     """The gate into the spool of one process."""
 
-    def __init__(self, config: Config, link: Link, segments: Segments, log: Log) -> None:
+    link: Link
+    segments: Segments
+
+    def __init__(self, config: Config, link: Link | None, segments: Segments | None, log: Log, stores: Stores | None = None) -> None:
+        """Into the spool behind *link* and *segments*; or into the best of several, *stores*, and then both are None."""
         self.config = config
-        self.link = link
-        self.segments = segments
+        self.stores = stores
+        if link is not None and segments is not None:
+            self.link = link
+            self.segments = segments
         self.log = log
         self.access = Access(config)
         self.router = Router(config)
@@ -92,11 +97,15 @@ class Reception:
             return MEMORY_LOW
         if self.machine_full:
             return MACHINE_FULL
+        if self.stores is not None:
+            return self.stores.refusal()
         return SPOOL_AWAY if self.link.pending_bytes > MAX_PENDING_BYTES else None
 
     def tick(self) -> None:
         """Once a second: the next message may try whether the disk has room again, and how full the machine's memory is is looked up."""
         self.disk_low = False
+        if self.stores is not None:
+            self.stores.tick()
         most = self.config.server.max_memory_usage_percent
         full = most < 100 and used_percent() > most
         if full != self.machine_full:

@@ -7,7 +7,7 @@ cdef class Ledger:
     cdef readonly object next_queue
     cdef readonly object outbox_first
     cdef readonly dict queues
-    cdef readonly object shard
+    cdef public object shard
     cdef readonly object stamp_ms
 
 

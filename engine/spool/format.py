@@ -62,6 +62,7 @@ EXPORTED = b"exported"  # outbox rows up to this number lie in the sinks, though
 VERSION = b"version"
 SHARD = b"shard"
 MOVING = b"moving"  # in a spool that is drained into another one: under which name, and its next epoch at that time
+NAME = b"name"  # of a spool beside the first: what the first one knows it by
 KEPT_PREFIX = b"kept/"  # ... and rows of it that were not moved, though what lies behind them was
 
 MAX_KEY_BYTES = 511  # LMDB's bound

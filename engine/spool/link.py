@@ -96,6 +96,11 @@ class SpoolLink:
             raise
         return link
 
+    @property
+    def answered(self) -> int:
+        """All operations up to this number are answered."""
+        return self._first - 1
+
     def new_id(self) -> bytes:
         """A message id that nobody ever had."""
         self._counter = counter = self._counter + 1

@@ -10,23 +10,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lmdb
-import msgspec
 import uvloop
 
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.log import EventLog, escape
-from engine.mail.envelope import Body
 from engine.mail.message_id import text
 from engine.process import Birth
-from engine.spool import format, offline
+from engine.spool import format, offline, overflow
+from engine.spool.copying import Copier, Unreadable, by_message, send
 from engine.spool.link import SpoolLink
-from engine.spool.ops import Accept, Exported, Move, NewRecipient, Settle, Settlement
+from engine.spool.ops import Accept, Exported, Move, Settle, Settlement
 from engine.spool.reader import SpoolReader
 from engine.spool.segments import SegmentWriter
 
@@ -38,7 +36,6 @@ STEP_BYTES = 32 << 20  # bodies that are copied before the loop turns: its heart
 AGAIN_S = 5.0  # after a refusal: our disk is low, or accounting is behind
 CLOSED = b"\xff" * 64  # a mark past all others: nothing is moved under its name any more, and what was moved is forgotten here
 NAMED = 10_000  # messages that were said to stay are remembered, to say it once
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Mover:
@@ -55,7 +52,7 @@ class Mover:
         self._reader = SpoolReader(source.root, (source.env, source.tables))
         self._link = link
         self._ours = ours
-        self._writer = writer
+        self._copier = Copier(self._reader, link, writer)
         self._log = log
         self._begun = False
         self._name = ""  # what our spool knows the other one by
@@ -131,8 +128,7 @@ class Mover:
 
     def _moves(self, name: str, mark: bytes, rows: Sequence[tuple[bytes, bytes]]) -> Iterator[Move]:
         """One for the recipients that a message has in a queue.  Its body is written as it is made: submit each before the next is taken."""
-        for _, group in groupby(rows, key=lambda row: (row[0][:4], row[0][13:25])):
-            recipients = list(group)
+        for recipients in by_message(rows):
             last = recipients[-1][0]
             yield Move(name, mark, last, self._accept(last[13:25], recipients))
             mark = last
@@ -144,32 +140,10 @@ class Mover:
                 self._keep(identity, rows, "it could not be read a moment ago")
                 return None
         try:
-            queue = self._reader.queue_name(format.U32.unpack(rows[0][0][:4])[0])
-            message = self._reader.messages([identity])[identity]
-        except (KeyError, UnicodeDecodeError, msgspec.DecodeError) as error:
-            self._keep(identity, rows, f"its row or its queue's is missing or damaged: {error!r}")
-            return None
-        new = self._link.new_id()
-        try:
-            body = self._copy(message.body, identity, new)
-        except (format.BodyMissing, format.BodyCorrupt) as error:
+            return self._copier.accept(identity, rows)
+        except Unreadable as error:
             self._keep(identity, rows, str(error))
             return None
-        recipients = [NewRecipient(queue, bytes(due), 255 - key[4]) for key, due in rows]
-        encoded = _encode(msgspec.structs.replace(message, body=body))
-        return Accept(new, encoded, body.epoch, body.segment, body.size_bytes, recipients)
-
-    def _copy(self, body: Body, identity: bytes, new: bytes) -> Body:
-        if body.size_bytes <= format.LARGE_BODY_BYTES:
-            return self._writer.write(new, [self._reader.body(body, identity)])
-        large = self._writer.begin_large(new)
-        try:
-            for chunk in self._reader.body_chunks(body, identity):
-                large.write(chunk)
-            return large.finish()
-        except BaseException:
-            large.abort()
-            raise
 
     def _keep(self, identity: bytes, rows: Sequence[tuple[bytes, bytes]], why: str) -> None:
         """Let *rows* stay: durable before the mark passes them."""
@@ -183,22 +157,7 @@ class Mover:
             self._log.event("quarantine", f"id={text(identity)} of {self._source.root} is not moved, it stays there: {escape(why)}")
 
     async def _send(self, moves: Iterable[Move]) -> None:
-        """Submit *moves* and wait until they are answered; SpoolError for the first that is refused: none behind it is applied then."""
-        refused: list[str] = []
-        size_bytes = 0
-        try:
-            for move in moves:
-                self._link.submit(move, lambda reason: refused.append(reason) if reason is not None else None)
-                size_bytes += move.accept.size_bytes if move.accept else 0
-                if size_bytes >= STEP_BYTES:
-                    await self._link.drain()
-                    size_bytes = 0
-                if refused:
-                    break
-        finally:  # a body that cannot be written does not undo what was sent before it
-            await self._link.drain()
-        if refused:
-            raise SpoolError(refused[0])
+        await send(self._link, moves, STEP_BYTES)
 
     def _forget(self, operation: Settle | Exported) -> None:
         """Apply *operation* to the other spool, and unlink the files that it empties."""
@@ -237,9 +196,10 @@ def _start_over(source: offline.Offline) -> str:
 
 
 def run(birth: Birth, config: Config) -> int:
-    """Empty *birth*.source_path into the spool of the engine, then wait for SIGTERM; the exit status."""
+    """Empty *birth*.source_path into the spool of the engine, and see to it that it stays empty, until SIGTERM; the exit status."""
+    offline_one = any(spool.path == birth.source_path and spool.deliver_only for spool in config.spools)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(birth, config))
+        return runner.run(_serve(birth, config) if offline_one else overflow.serve(birth, config))
 
 
 async def _serve(birth: Birth, config: Config) -> int:

@@ -39,6 +39,9 @@ def answer(service: SpoolService, data: bytes) -> dict[str, Any]:
             return _queues(service, question.get("after"), bool(question.get("sizes")), bool(question.get("heads")))
         if asked == "counts":
             return _counts(service, min(int(question.get("top", 100)), MAX_QUEUES))
+        if asked == "shut":
+            service.shut = bool(question["shut"])
+            return {"ok": True, "left": _left(service)}
         if asked == "room":
             service.space.min_free_bytes = int(question["min_free_bytes"]) or DEFAULT_MIN_FREE_BYTES
             return {"ok": True}
@@ -119,6 +122,14 @@ def _counts(service: SpoolService, top: int) -> dict[str, Any]:
         "queues": queues[:top],
         "whole": not found,
     }
+
+
+def _left(service: SpoolService) -> str:
+    """What is not settled and exported; "" when there is nothing."""
+    with service.env.begin() as txn:
+        messages = txn.stat(service.tables.message)["entries"] + service.on_its_way()
+    records = service.ledger.outbox_rows
+    return f"{messages} messages and {records} records wait in it" if messages or records else ""
 
 
 def _message(service: SpoolService, identity: bytes) -> dict[str, Any]:

@@ -150,6 +150,38 @@ class SpoolReader:
             found = cursor.next()
         return rows
 
+    def ripe(self, after: bytes, until_ms: int, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Up to *limit* rows of `due` past key *after* with due <= *until_ms*, of any queue, encoded; and the key to go on behind, b"" at the end."""
+        return self._read(lambda txn: self._ripe(txn, after, until_ms.to_bytes(8, "big"), limit))
+
+    def _ripe(self, txn: lmdb.Transaction[bytes], after: bytes, until: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        rows: list[tuple[bytes, bytes]] = []
+        steps = limit
+        cursor = txn.cursor(self._tables.due)
+        found = cursor.set_range(after + b"\0")
+        while found and steps:
+            steps -= 1
+            after = cursor.key()
+            if after[5:13] <= until:
+                rows.append((after, cursor.value()))
+                found = cursor.next()
+            else:
+                after = after[:5] + _LAST[5:]  # the next priority
+                found = cursor.set_range(after)
+        return rows, after if found else b""
+
+    def waiting(self) -> int:
+        """How many recipients there are."""
+        return self._read(lambda txn: int(txn.stat(self._tables.due)["entries"]))
+
+    def stamp_ms(self) -> int:
+        """The due time of the newest mail that is durable; what comes later is stamped later."""
+        return int.from_bytes(self._read(lambda txn: txn.get(format.STAMP, db=self._tables.state)) or b"", "big")
+
+    def name(self) -> str:
+        """What the first spool knows this one by; "" for one that was never anything but the first."""
+        return (self._read(lambda txn: txn.get(format.NAME, db=self._tables.meta)) or b"").hex()
+
     def positions(self) -> dict[str, bytes]:
         """What the last Exported said of each sink."""
         return self._read(self._positions)

@@ -126,6 +126,11 @@ class LargeBody:
         except OSError as error:
             raise SpoolError(f"segment {self._path} cannot be made: {error.strerror or error}") from error
 
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._path
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append *data*; SpoolError if it cannot be written or the disk is low, after which only `abort` is left."""
         if self.size_bytes - self._checked >= _CHECK_SPACE_BYTES:

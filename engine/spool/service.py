@@ -68,6 +68,7 @@ class SpoolService:
         self.env, self.tables = index.open_for_writing(self.root, map_size_bytes)
         self.files = files or SegmentFiles(self.root / format.BODIES)
         self.space = space or Space(self.root)
+        self.shut = False  # it is about to leave the configuration: nothing new comes in
         self.groups = 0
         self._last_group = 0  # operations in it
         self.operations = 0
@@ -361,6 +362,8 @@ class SpoolService:
         """Why new mail is refused now; our own bounces are not."""
         if self.space.refusal is not None:
             return self.space.refusal
+        if self.shut:
+            return "shut: this spool leaves the configuration"
         if self.ledger.outbox_rows > self.outbox_bound:
             return f"accounting behind: {self.ledger.outbox_rows} records wait to be written"
         return None
@@ -412,6 +415,10 @@ class SpoolService:
         configuration whether the virtual MTA is gone for good; an owner that is only starting will find its mail.
         """
         return self._owners.get(queue.rpartition("/")[2], self._fallback)
+
+    def on_its_way(self) -> int:
+        """Accepts that were taken and are not in the tables yet."""
+        return sum(type(operation) is Accept and not reason for _, _, operation, reason in (*self._group, *self._committer.waiting))
 
     # --- housekeeping ------------------------------------------------------------------------------------------------------------------
 

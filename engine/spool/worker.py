@@ -13,7 +13,7 @@ from engine.clock import monotonic_s
 from engine.errors import EngineError
 from engine.log import EventLog
 from engine.process import Birth, Heartbeat
-from engine.spool import format, index, shadow
+from engine.spool import format, identity, index, shadow
 from engine.spool.service import SpoolService
 from engine.spool.space import Space
 
@@ -36,6 +36,8 @@ def run(birth: Birth, config: Config) -> int:
         with service.env.begin() as txn:
             waiting = txn.stat(service.tables.due)["entries"]
         shadow.admit(root, waiting, shadow=birth.shadow is not None)
+        if birth.source_path:
+            identity.ensure(service.env, service.tables, service.ledger)
     except (OSError, EngineError) as error:
         log.event("spool", f"cannot start: {error}")
         log.close()

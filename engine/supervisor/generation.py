@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from engine.config import Config, Snapshot
 from engine.config.diff import Facts, facts, of_accounting, of_delivery, of_listeners, of_sink
-from engine.config.settings import ServerSettings
+from engine.config.settings import ServerSettings, SpoolSettings
 from engine.supervisor import sockets
 from engine.supervisor.configuration import Options
 from engine.supervisor.slots import Slot
@@ -23,6 +23,7 @@ class Generation:
     number: int
     config: Config
     facts: Facts
+    first: str  # path of the spool that mail is delivered from, for as long as the engine runs
     config_fd: int  # the snapshot, for children
     listeners: int  # processes
     delivery_workers: int  # what config.slots() is asked with
@@ -44,6 +45,7 @@ class Wanted:
     index: int
     basis: tuple[object, ...]
     title: str = ""
+    source: str = ""  # the spool, not the first one, that it serves or empties
 
 
 class Succession(NamedTuple):
@@ -54,14 +56,17 @@ class Succession(NamedTuple):
     come: list[Wanted]
 
 
-def generation(number: int, config: Config, snapshot: Snapshot, options: Options, workers: Callable[[int, int], tuple[int, int]]) -> Generation:
-    """The Generation of *config*; StartError if the engine cannot run with it."""
+def generation(
+    number: int, config: Config, snapshot: Snapshot, options: Options, workers: Callable[[int, int], tuple[int, int]], first: str = ""
+) -> Generation:
+    """The Generation of *config*; *first*: the spool that an engine which runs already delivers from.  StartError if it cannot run with it."""
     listeners, deliveries = workers(config.server.listener_workers, config.server.delivery_workers)
     instead = (sockets.LOOPBACK, options.sink_port) if options.shadow else None
     return Generation(
         number=number,
         config=config,
         facts=facts(config),
+        first=first or config.spool.path,
         where=sockets.addresses([(each.network, each.port, each.source) for each in config.server.smtp_listener], options.port_offset),
         sink=sockets.addresses(_sink(config.server), options.port_offset) + ([(*instead, "")] if instead else []),
         shadow=instead,
@@ -78,18 +83,26 @@ def shadow(now: Generation) -> str:
 
 def wanted(now: Generation) -> list[Wanted]:
     """Every child that *now* wants, in start order."""
-    found = [Wanted("spool", 0, ()), Wanted("accounting", 0, (of_accounting(now.facts),))]
+    found = [Wanted("spool", 0, ())]
+    others = other_spools(now)
+    for index, spool in enumerate([spool for spool in others if not spool.deliver_only], 1):
+        found.append(Wanted("spool", index, (spool.path,), f"spool/{index} {spool.path}", spool.path))
+    found.append(Wanted("accounting", 0, (of_accounting(now.facts),)))
     owned = now.config.slots(now.delivery_workers)
     everybody = tuple(sorted(now.config.virtual_mtas))
     for index, slot in enumerate(owned):
         if slot.virtual_mtas:
             basis = (index, slot, everybody if index == 0 else (), now.listening, of_delivery(now.facts, now.config, slot.virtual_mtas, index == 0))
             found.append(Wanted("delivery", index, basis, " ".join([f"delivery/{index}", *slot.source_ips[:8]])))
-    if now.shadow is None:  # what lies in a deliver-only spool is real: a shadow leaves it there
-        found += [Wanted("mover", index, (spool.path,), f"mover/{index} {spool.path}") for index, spool in enumerate(now.config.attached_spools)]
+    found += [Wanted("mover", index, (spool.path,), f"mover/{index} {spool.path}", spool.path) for index, spool in enumerate(others)]
     of_each = (now.listeners, now.where, of_listeners(now.facts))
     found += [Wanted("listener", index, of_each) for index in range(now.listeners)]
     return found + ([Wanted("sink", 0, (now.sink, of_sink(now.facts)))] if now.sink else [])
+
+
+def other_spools(now: Generation) -> list[SpoolSettings]:
+    """All but the first, each with a mover.  What lies in a deliver-only spool is real: a shadow leaves it there."""
+    return [spool for spool in now.config.spools if spool.path != now.first and not (spool.deliver_only and now.shadow)]
 
 
 def _sink(server: ServerSettings) -> list[tuple[sockets.Network, int, str]]:
@@ -99,14 +112,12 @@ def _sink(server: ServerSettings) -> list[tuple[sockets.Network, int, str]]:
 def succession(living: Iterable[Slot], now: Generation) -> Succession:
     """Who of *living* stays under *now*.
 
-    The spool process always does.  Of the others whose basis changed all go, and the new ones of a role come beside them (listeners) or after them.
+    Whose basis changed goes, and the new ones of a role come beside them (listeners) or after them.
     """
     current = [slot for slot in living if not slot.retiring]
     stay, come = [], []
     for each in wanted(now):
-        found = next(
-            (slot for slot in current if slot.role == each.role and (each.role == "spool" or slot.basis == each.basis) and slot not in stay), None
-        )
+        found = next((slot for slot in current if slot.role == each.role and slot.basis == each.basis and slot not in stay), None)
         if found is None:
             come.append(each)
         else:

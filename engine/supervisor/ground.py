@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from engine.config import AcctFileSettings
 from engine.errors import StartError
-from engine.process import FDS_PER_CONNECTION, SHADOW_MARK, answers_socket
+from engine.process import FDS_PER_CONNECTION, SHADOW_MARK, answers_socket, spool_socket
 from engine.supervisor.spooldir import CONTROL_SOCKET, RUN, SOCKET_PATH_BYTES, claim, sync_directory
 
 DESCRIPTORS_OF_A_CHILD = 256  # segments, sockets of DNS and of the spool, log, LMDB, the interpreter's own
@@ -206,6 +206,11 @@ def doors(spool: str, uid: int, control_gid: int) -> None:
         os.chmod(spool, 0o710)  # to pass, not to look
     except OSError as error:
         raise StartError(f"spool {spool} cannot be opened to control-group (gid {control_gid}): {error.strerror}: start as root") from error
+
+
+def spool_door(spool: str, uid: int, gid: int, asking_gid: int) -> socket.socket:
+    """The listening socket of the process of *spool*: for our children, and the group *asking_gid*, if there is one."""
+    return unix_listener(spool_socket(spool), uid, *((asking_gid, 0o660) if asking_gid >= 0 else (gid, 0o600)))
 
 
 def unix_listener(path: str, uid: int, gid: int, mode: int) -> socket.socket:

@@ -27,11 +27,11 @@ def examine(now: Generation, options: Options, workers: Callable[[int, int], tup
     if loaded.config is None:
         return Reloaded(conf, False, [line for line in said if ": error: " in line][:PROBLEMS_SHOWN], []), None
     try:
-        after = generation.generation(now.number + 1, load(snapshot, options.state_dir)[0], snapshot, options, workers)
+        after = generation.generation(now.number + 1, load(snapshot, options.state_dir)[0], snapshot, options, workers, now.first)
     except StartError as error:
         return Reloaded(conf, False, [str(error)], []), None
     changes = diff(now.facts, after.facts)
-    refused = needs_restart(changes)
+    refused = needs_restart(changes, now.first)
     shown = [_shown(change) for change in changes[:CHANGES_SHOWN]]
     answer = Reloaded(conf, not refused, [_why(change) for change in refused] or said[:PROBLEMS_SHOWN], shown, max(0, len(changes) - len(shown)))
     if refused or (not changes and after.where == now.where):

@@ -36,8 +36,7 @@ class Slot:
     row: int
     title: str = ""
     sockets: list[ListenSocket] = field(default_factory=list)
-    source_path: str = ""  # of a mover: the spool that it empties, and the lock on it
-    source_lock_fd: int = -1
+    source_path: str = ""  # the spool, not the first one, that it serves or empties
     generation: Generation | None = None  # the configuration that its next process is born with
     basis: tuple[object, ...] = ()  # what its process lives by: see generation.Wanted
     after: list[Slot] = field(default_factory=list)  # predecessors: nothing is started here before each of them has been waited for

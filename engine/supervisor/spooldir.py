@@ -186,8 +186,3 @@ def _is_file(descriptor: str, file: os.stat_result) -> bool:
 def control_socket(path: str) -> str:
     """Where the supervisor of the spool *path* answers."""
     return os.path.join(path, RUN, CONTROL_SOCKET)
-
-
-def spool_socket(path: str) -> str:
-    """Where the spool process of the spool *path* answers."""
-    return os.path.join(path, RUN, SPOOL_SOCKET)

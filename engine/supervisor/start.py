@@ -10,10 +10,10 @@ from dataclasses import replace
 from engine.config import Config, Snapshot, read
 from engine.errors import StartError
 from engine.process import HEARTBEAT_ROW_BYTES
-from engine.supervisor import certificates, ground, sockets, spooldir
-from engine.supervisor.certificates import Certificates
+from engine.supervisor import ground, sockets, spooldir
 from engine.supervisor.configuration import Options, load
-from engine.supervisor.generation import generation, shadow, wanted
+from engine.supervisor.generation import generation, other_spools, shadow, wanted
+from engine.supervisor.others import Others
 from engine.supervisor.slots import Slot
 from engine.supervisor.spawn import memory_file
 from engine.supervisor.supervisor import Plan, Supervisor
@@ -42,8 +42,9 @@ def start(options: Options) -> int:
         say(f"warning: we call ourselves {config.server.host_name[0]!r}, which is no full domain name: say host-name in the configuration")
     if options.shadow:
         say("SHADOW: no mail leaves this host: every delivery goes to a built-in sink, which throws it away")
-        for spool in config.attached_spools:
-            say(f"SHADOW: spool {spool.path} is deliver-only: what lies in it is left alone")
+        for spool in config.spools:
+            if spool.deliver_only:
+                say(f"SHADOW: spool {spool.path} is deliver-only: what lies in it is left alone")
     try:
         plan = prepare(config, snapshot, options)
     except OSError as error:
@@ -70,7 +71,6 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
     server, spool = config.server, config.spool.path
     uid, gid = ground.who(server.user)
     asking_gid = ground.group(server.control_group)
-    pems = certificates.read(config)
     ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
 
     ground.directory(spool, 0o700, uid, gid, "spool")
@@ -84,18 +84,17 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
     log_mode = 0o644 if server.log_file_world_readable else 0o640
     ground.log_file(server.log_file, uid, gid, log_mode)
     ground.accounting(config.acct_files, uid, gid)
+    others = Others(uid, gid, asking_gid)
+    others.take(other_spools(now))
     bound = sockets.bind(now.where, now.listeners)
 
     slots = []
     for row, child in enumerate(wanted(now)):
-        slot = Slot(child.role, child.index, modules[child.role], row, child.title, generation=now, basis=child.basis)
+        slot = Slot(child.role, child.index, modules[child.role], row, child.title, source_path=child.source, generation=now, basis=child.basis)
         if child.role == "listener":
             slot.sockets = bound[child.index]
         elif child.role == "sink":
             (slot.sockets,) = sockets.bind(now.sink, 1, sink)
-        elif child.role == "mover":
-            slot.source_path = config.attached_spools[child.index].path
-            slot.source_lock_fd = ground.attached_spool(slot.source_path, uid, gid)
         slots.append(slot)
     rows = max(LEAST_ROWS, 4 * len(slots))
     return Plan(
@@ -108,9 +107,9 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         lock_fd=lock_fd,
         counters_fd=memory_file("counters", bytes(rows * 8)),
         heartbeat_fd=memory_file("heartbeats", bytes(rows * HEARTBEAT_ROW_BYTES)),
-        certificates=Certificates(pems, config),
         spool_path=spool,
-        spool_listener=ground.unix_listener(spooldir.spool_socket(spool), uid, *((asking_gid, 0o660) if asking_gid >= 0 else (gid, 0o600))),
+        others=others,
+        spool_listener=ground.spool_door(spool, uid, gid, asking_gid),
         control_listener=ground.unix_listener(spooldir.control_socket(spool), -1, asking_gid if asking_gid >= 0 else gid, 0o660),
         log_path=server.log_file,
         log_mode=log_mode,

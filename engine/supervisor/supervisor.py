@@ -18,12 +18,13 @@ from engine.clock import monotonic_s
 from engine.control import Child, Reloaded, Status, Stopping, tell_spool
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
-from engine.process import Birth, ListenSocket, answers_socket, counter_rows, heartbeat_cells, traffic_cells
-from engine.supervisor import certificates, ground, signals, spooldir
-from engine.supervisor.certificates import Certificates
+from engine.process import ListenSocket, answers_socket, counter_rows, heartbeat_cells, spool_socket, traffic_cells
+from engine.supervisor import ground, signals, spooldir
+from engine.supervisor.births import birth
 from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
-from engine.supervisor.generation import Generation, Wanted, free, shadow, succession
+from engine.supervisor.generation import Generation, Wanted, free, other_spools, shadow, succession
+from engine.supervisor.others import Others
 from engine.supervisor.reload import examine
 from engine.supervisor.slots import Slot, Timing
 from engine.supervisor.sockets import bind
@@ -51,8 +52,8 @@ class Plan:
     lock_fd: int
     counters_fd: int
     heartbeat_fd: int
-    certificates: Certificates
-    spool_path: str
+    spool_path: str  # the first spool: with the sockets that answer questions, and all that delivers
+    others: Others
     spool_listener: socket.socket
     control_listener: socket.socket
     log_path: str
@@ -113,7 +114,6 @@ class Supervisor:
             self._respawn(now_s)
             self._retire(now_s)
             self._mind_doors(now_s)
-            self.plan.certificates.look(now_s, self.log)
             self._desk.close_idle(now_s)
             self._notifier.beat(now_s)
             self.log.flush()
@@ -171,17 +171,20 @@ class Supervisor:
             self._notifier.ready(f"{len(self._slots)} processes, listening on {where}")
 
     def _respawn(self, now_s: float) -> None:
-        """Start every slot that is wanted, not living and not throttled; the others once the spool process has worked for the first time."""
+        """Start every slot that is wanted, not living and not throttled: once the first spool has worked, and listeners once any spool has."""
         if self.stopping:
             return
-        spool_works = all(slot.worked for slot in self._slots if slot.role == "spool")
+        plan, spools = self.plan, [slot for slot in self._slots if slot.role == "spool"]
+        first_works, one_works = all(slot.worked for slot in spools if not slot.source_path), any(slot.worked for slot in spools)
         changed = False
         for slot in self._slots:
-            if not self._may_start(slot) or slot.not_before_s > now_s or not (spool_works or slot.role == "spool"):
+            if not self._may_start(slot) or slot.not_before_s > now_s:
+                continue
+            if not (first_works or slot.role == "spool" or (one_works and slot.role == "listener")):
                 continue
             self._beats[slot.row] = 0
             try:
-                slot.started(spawn(self._birth(slot)), now_s)
+                slot.started(spawn(birth(plan, slot, self._lifeline[0], sum(other.role == slot.role for other in self._slots))), now_s)
             except OSError as error:
                 slot.not_before_s = now_s + TICK_S
                 self.log.event("cannot-start", f"{slot.name} {error.strerror}")
@@ -200,43 +203,9 @@ class Supervisor:
         processes = [(spooldir.SUPERVISOR, os.getpid())] + [(slot.name, slot.pid) for slot in self._slots if slot.pid]
         try:
             spooldir.record(self.plan.spool_path, processes)
+            self.plan.others.record(processes)
         except OSError as error:
             self.log.event("cannot-record", f"{self.plan.spool_path}: {error.strerror}")
-
-    def _birth(self, slot: Slot) -> Birth:
-        plan, born = self.plan, slot.generation
-        assert born is not None
-        return Birth(
-            role=slot.role,
-            index=slot.index,
-            module=slot.module,
-            title=f"engine: {slot.title or slot.name}",
-            supervisor_pid=os.getpid(),
-            row=slot.row,
-            rows=plan.rows,
-            config_fd=born.config_fd,
-            lifeline_fd=self._lifeline[0],
-            lock_fd=plan.lock_fd,
-            counters_fd=plan.counters_fd,
-            heartbeat_fd=plan.heartbeat_fd,
-            tls_fd=plan.certificates.fd if slot.role in certificates.ROLES else -1,
-            spool_listener_fd=plan.spool_listener.fileno() if slot.role == "spool" else -1,
-            sockets=slot.sockets,
-            listening=born.listening,
-            shadow=born.shadow,
-            spool_path=plan.spool_path,
-            source_path=slot.source_path,
-            source_lock_fd=slot.source_lock_fd,
-            spool_socket=spooldir.spool_socket(plan.spool_path),
-            log_path=plan.log_path,
-            log_mode=plan.log_mode,
-            state_dir=plan.options.state_dir,
-            port_offset=plan.options.port_offset,
-            workers=sum(other.role == slot.role for other in self._slots),
-            delivery_workers=born.delivery_workers,
-            uid=plan.uid,
-            gid=plan.gid,
-        )
 
     # --- listening sockets ---------------------------------------------------------------------------------------------------------
 
@@ -305,14 +274,13 @@ class Supervisor:
                 raise StartError(f"{len(self._slots)} processes live and {len(change.come)} more would be too many: wait until some have drained")
             ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
             ground.accounting(now.config.acct_files, plan.uid, plan.gid)
-            pems = certificates.read(now.config)
-            doors = self._bind_for(now, {child.role for child in change.come})
+            with plan.others.changed(other_spools(now)):
+                doors = self._bind_for(now, {child.role for child in change.come})
         except (StartError, OSError) as error:
             os.close(now.config_fd)
             return msgspec.structs.replace(answer, good=False, problems=[str(error)])
         os.close(plan.generation.config_fd)  # those that go have it themselves, and are not started again
         plan.generation = now
-        plan.certificates.replace(pems, now.config)
         for slot in change.stay:
             slot.generation = now
         for slot in change.go:
@@ -324,7 +292,8 @@ class Supervisor:
             self._slots.append(new)
         self._reloading = True
         self._notifier.reloading()
-        tell_spool(spooldir.spool_socket(plan.spool_path), {"q": "room", "min_free_bytes": now.config.spool.min_free_space_bytes})
+        for spool in now.config.accepting_spools:
+            tell_spool(spool_socket(spool.path), {"q": "room", "min_free_bytes": spool.min_free_space_bytes})
         self._succeed(monotonic_s())
         coming = [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
         return msgspec.structs.replace(answer, generation=now.number, stopping=[slot.name for slot in change.go], starting=coming)
@@ -344,13 +313,18 @@ class Supervisor:
         return doors
 
     def _slot_for(self, child: Wanted, now: Generation) -> Slot:
-        """A slot without a process.  Listeners come beside the old ones, so under other numbers; others after them, under their own."""
+        """A slot without a process.  Listeners come beside the old ones, so under other numbers; others after them, under their own.  What serves
+        a spool has its number for as long as that spool is there.
+        """
+        index, after = child.index, [slot for slot in self._slots if slot.retiring and (slot.role, slot.source_path) == (child.role, child.source)]
+        if child.role == "listener" or child.source:
+            index = free(slot.index for slot in self._slots if slot.role == child.role)
         if child.role == "listener":
-            index, after = free(slot.index for slot in self._slots if slot.role == child.role), []
-        else:
-            index, after = child.index, [slot for slot in self._slots if slot.retiring and slot.role == child.role]
+            after = []
         row = free(slot.row for slot in self._slots)
-        return Slot(child.role, index, self.plan.modules[child.role], row, child.title, generation=now, basis=child.basis, after=after)
+        title = f"{child.role}/{index} {child.source}" if child.source else child.title
+        module = self.plan.modules[child.role]
+        return Slot(child.role, index, module, row, title, source_path=child.source, generation=now, basis=child.basis, after=after)
 
     def _succeed(self, now_s: float) -> None:
         """Take a reload further: who is not needed any more is told to drain, who has ended is forgotten."""
@@ -365,6 +339,7 @@ class Supervisor:
                 self._slots.remove(slot)
             elif not slot.told and (slot.role != "listener" or relieved):
                 self._tell(slot, now_s + self.plan.shutdown_timeout_s)
+        self.plan.others.keep({slot.source_path for slot in self._slots})
         if not self.stopping and all(slot.ready and not slot.retiring for slot in self._slots):
             self._reloading = False
             self.log.event("reloaded", f"generation={self.plan.generation.number} listening on {' '.join(self._listening())}")
@@ -429,6 +404,7 @@ class Supervisor:
                 continue
         shutil.rmtree(os.path.dirname(answers_socket(self.plan.spool_path, "")), ignore_errors=True)
         signal.set_wakeup_fd(-1)
+        self.plan.others.keep(())
         self.plan.spool_listener.close()
         os.close(self.plan.lock_fd)  # before the desk closes: who waited for our end may start the next engine
         self._desk.close()
@@ -460,7 +436,7 @@ class Supervisor:
             ready=all(slot.ready or slot.retiring for slot in self._slots) and not self.stopping,
             stopping=self.stopping,
             spool=self.plan.spool_path,
-            spool_socket=spooldir.spool_socket(self.plan.spool_path),
+            spool_socket=spool_socket(self.plan.spool_path),
             listening=self._listening(),
             turned_away=self._takeover.answered,
             children=[self._child(slot, now_s) for slot in self._slots],

@@ -82,7 +82,7 @@ def test_each_change_is_named_and_concerns_only_those_who_use_it(old: str, new: 
     was, now = facts(before), facts(after)
     found = [str(change) for change in diff(was, now)]
     assert found == said if said is not None else found
-    assert not needs_restart(diff(was, now))
+    assert not needs_restart(diff(was, now), "/s")
     if concerned is None:
         return
     touched = {
@@ -103,4 +103,26 @@ def test_a_virtual_mta_that_comes_or_goes_concerns_who_has_the_queues_of_those_t
 
 @pytest.mark.parametrize(("old", "new"), [("log-file /l", "log-file /m"), ("<spool /s>", "<spool /t>"), ("log-file /l", "log-file /l\nuser mail")])
 def test_what_processes_were_born_with_needs_a_restart(old: str, new: str) -> None:
-    assert needs_restart(diff(facts(config(BASE)), facts(config(BASE.replace(old, new, 1)))))
+    assert needs_restart(diff(facts(config(BASE)), facts(config(BASE.replace(old, new, 1)))), "/s")
+
+
+OTHER, ATTACHED = "<spool /o>\n</spool>\n", "<spool /o>\ndeliver-only yes\n</spool>\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        ("", OTHER, []),
+        (OTHER, "", []),
+        (OTHER, OTHER.replace("</", "priority 9\nmin-free-space 1g\n</"), []),
+        ("", ATTACHED, ["spool /o: - -> yes", "spool /o deliver-only: - -> yes"]),
+        (ATTACHED, "", ["spool /o: yes -> -", "spool /o deliver-only: yes -> -"]),
+        (OTHER, ATTACHED, ["spool /o deliver-only: no -> yes"]),
+        (ATTACHED, OTHER, ["spool /o deliver-only: yes -> no"]),
+    ],
+)
+def test_spools_that_take_mail_come_and_go_while_it_runs_and_no_others(before: str, after: str, refused: list[str]) -> None:
+    changes = diff(facts(config(BASE + before)), facts(config(BASE + after)))
+    assert [str(change) for change in needs_restart(changes, "/s")] == refused
+    if before == OTHER:
+        assert needs_restart(changes, "/o") or after != "", "the one that mail is delivered from stays"

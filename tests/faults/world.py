@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pwd
@@ -142,12 +143,12 @@ class World:
         self.sink = sink
         self.faults = faults
         self.acknowledged: set[str] = set()
-        self._number = 0
+        self.spools = ["spool"]  # names of its directories
+        self._numbers = itertools.count(1)  # clients may be threads
 
     def send(self, body: bytes = BODY, *, domain: str = "dest.example") -> int:
         """One message; the code of the last reply, 0 if there was none."""
-        self._number += 1
-        recipient = f"u{self._number}@{domain}"
+        recipient = f"u{next(self._numbers)}@{domain}"
         try:
             with smtplib.SMTP("127.0.0.1", self.engine.port, timeout=20) as client:
                 client.sendmail("sender@origin.example", [recipient], body)
@@ -191,12 +192,15 @@ class World:
         self.eventually(lambda: self.send() == 250, "mail is accepted again", timeout_s)
 
     def queued(self) -> set[str]:
-        """Recipients in the spool."""
-        reader = SpoolReader(self.engine.directory / "spool")
-        try:
-            return {due.address for queue, _ in reader.queues(0, 1000) for _, due in reader.due(queue, None, 1 << 62, 100_000)[0]}
-        finally:
-            reader.close()
+        """Recipients in all spools."""
+        found: set[str] = set()
+        for name in self.spools:
+            reader = SpoolReader(self.engine.directory / name)
+            try:
+                found |= {due.address for queue, _ in reader.queues(0, 1000) for _, due in reader.due(queue, None, 1 << 62, 100_000)[0]}
+            finally:
+                reader.close()
+        return found
 
     def account(self, *, still_queued: int = 0, duplicates: int = 0, timeout_s: float = 30) -> None:
         """Everything acknowledged is delivered and has its one record, but for *still_queued*; at most *duplicates* came more than once."""

@@ -19,6 +19,7 @@ from engine.log import EventLog
 from engine.mail.envelope import Due
 from engine.spool import SegmentWriter, SpoolReader, format, moving, offline
 from engine.spool.check import check
+from engine.spool.copying import Copier
 from engine.spool.moving import Mover
 from engine.spool.ops import Move, Operation
 from tests.spool.stepping import Spool, Worker, accept, settle
@@ -278,11 +279,11 @@ def test_killed_anywhere_bodies_go_and_come_back(fates: list[str], step_rows: in
         patched.setattr(moving, "STEP_ROWS", step_rows)
         whole = without_body(base / "old", 3)
         whole[0].write_bytes(whole[1])
-        copy = Mover._copy
+        copy = Copier._copy
         forget = Mover._forget
         fate = iter(fates)
 
-        def fragile(self: Mover, *arguments: Any) -> Any:
+        def fragile(self: Copier, *arguments: Any) -> Any:
             """The body of one message is there, or not, from one moment to the next."""
             data = copy(self, *arguments)
             if damaged[0] and arguments[0].checksum == checksum:
@@ -300,7 +301,7 @@ def test_killed_anywhere_bodies_go_and_come_back(fates: list[str], step_rows: in
 
         checksum, damaged = format.checksum(bodies["3-0@x.example"]), [False]
         patched.setattr(Mover, "_forget", doubtful)
-        patched.setattr(Mover, "_copy", fragile)
+        patched.setattr(Copier, "_copy", fragile)
         for _ in range(60):
             try:
                 run(base / "old", ours, fate, log)
@@ -318,14 +319,14 @@ def test_a_refusal_in_the_middle_leaves_nothing_that_was_moved(tmp_path: Path, m
     """The other spool may be used again once it is said to be empty: nothing in it may be sent twice."""
     bodies = filled(tmp_path / "old", 6, records=0)
     ours, log = Spool(tmp_path), EventLog("", "mover/0")
-    copy, copied = Mover._copy, itertools.count(1)
+    copy, copied = Copier._copy, itertools.count(1)
 
-    def once(self: Mover, *arguments: Any) -> Any:
+    def once(self: Copier, *arguments: Any) -> Any:
         if next(copied) == 5:
             raise SpoolError("body cannot be written")
         return copy(self, *arguments)
 
-    monkeypatch.setattr(Mover, "_copy", once)
+    monkeypatch.setattr(Copier, "_copy", once)
     worker = Worker(ours, role="mover")
     link: Any = Link(worker, iter(()))
     with offline.opened(tmp_path / "old" / "spool") as spool:

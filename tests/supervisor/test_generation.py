@@ -97,6 +97,37 @@ def test_a_shadow_has_a_sink_and_leaves_deliver_only_spools_alone_through_every_
     assert [slot.name for slot in succession(alive(before), after).go] == ["sink/0"]
 
 
+def test_each_spool_has_its_process_and_all_but_the_first_a_mover(made: list[Generation]) -> None:
+    more = "<spool /o1>\npriority 7\n</spool>\n<spool /o2>\n</spool>\n<spool /old>\ndeliver-only yes\n</spool>\n"
+    before = plan(made, BASE + more)
+    assert before.first == "/o1", "the highest priority"
+    found = [(f"{child.role}/{child.index}", child.source) for child in wanted(before) if child.role in ("spool", "mover")]
+    assert found == [("spool/0", ""), ("spool/1", "/s"), ("spool/2", "/o2"), ("mover/0", "/s"), ("mover/1", "/o2"), ("mover/2", "/old")]
+
+
+def test_whose_spool_stays_keeps_its_processes(made: list[Generation]) -> None:
+    other, another = "<spool /o1>\n</spool>\n", "<spool /o2>\n</spool>\n"
+    before = plan(made, BASE + other + another)
+    slots = alive(before)
+    change = succession(slots, plan(made, BASE + another))
+    listeners = ["listener/0", "listener/1"]
+    assert [slot.name for slot in change.go] == ["spool/1", "mover/0", *listeners]
+    assert [f"{child.role}/{child.index}" for child in change.come] == listeners
+    change = succession(alive(plan(made, BASE + another)), plan(made, BASE + other + another))
+    assert change.go and [(child.role, child.source) for child in change.come if child.source] == [("spool", "/o1"), ("mover", "/o1")]
+
+
+def test_a_priority_that_changes_moves_no_mail_and_no_process_but_the_listeners(made: list[Generation]) -> None:
+    text = BASE + "<spool /o>\n</spool>\n"
+    before = plan(made, text)
+    snapshot = from_text(text.replace("<spool /o>", "<spool /o>\npriority 9"))
+    config = build(snapshot).config
+    assert config is not None and config.spool.path == "/o"
+    after = generation(2, config, snapshot, Options(conf="/engine.conf"), lambda listeners, deliveries: (listeners, deliveries), before.first)
+    made.append(after)
+    assert {slot.role for slot in succession(alive(before), after).go} == {"listener"}
+
+
 def test_who_retires_already_is_nobodys_successor(made: list[Generation]) -> None:
     before = plan(made, BASE)
     slots = alive(before)

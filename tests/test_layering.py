@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bounce": {"config", "mail"},
     "scheduler": {"config", "mail"},
     "reception": {"config", "mail", "policy", "spool"},
-    "listener": {"config", "mail", "policy", "reception", "smtp", "spool"},
+    "listener": {"config", "dns", "mail", "policy", "reception", "smtp", "spf", "spool"},
     "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
     "accounting": {"config", "mail", "spool"},
     "sink": {"config", "mail", "smtp"},

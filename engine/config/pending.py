@@ -75,9 +75,6 @@ def _source() -> tuple[Directive, ...]:
         later("always-allow-api-submission", v.boolean, "false", old="allow-mailmerge"),
         ignored("broken-auth-clients", v.text, _DEPRECATED),
         later("check-dkim-inbound", v.boolean, "false"),
-        later("check-iprev-inbound", v.boolean, "false", stops="let in mail that this check refuses"),
-        later("check-spf-inbound", v.boolean, "false", stops="let in mail that this check refuses"),
-        later("check-spf-inbound-max-void-lookups", v.number),
         *(ignored(f"check-{what}-inbound", v.boolean, "Sender ID is dead; nothing is checked.") for what in ("mfrom", "pra")),
         ignored("check-spf-inbound-best-guess", v.boolean, "Sender ID is dead; nothing is checked."),
         later("date-header-time", v.choice("reception", "delivery"), "reception"),
@@ -85,12 +82,11 @@ def _source() -> tuple[Directive, ...]:
         later("pattern-list", v.name, stops="choose other virtual MTAs than the list does"),
         later("process-x-dkim-key", v.boolean, "false", stops="send mail unsigned that the keys in these headers are to sign"),
         later("process-x-schedule", v.boolean, "false", stops="send mail outside the times that it asks for"),
-        *(later(f"reject-{check}-check-{what}", v.boolean, "true") for check in ("iprev", "spf") for what in ("fail", "permerror", "temperror")),
         later("rewrite-list", v.name, stops="send mail from addresses that the list replaces"),
         later("smtp-max-auth-failure-rate", v.rate, "unlimited"),
         later("source-group", v.name, stops="let in more connections than the group allows"),
         later("suppression-lists", v.names, '""', stops="send mail to suppressed recipients"),
-        *(later(f"trace-{check}-check", v.boolean, "false") for check in ("dkim", "iprev", "spf")),
+        later("trace-dkim-check", v.boolean, "false"),
         later("verp-default", v.boolean, "false", stops="send mail without its VERP senders"),
     )
 

@@ -159,6 +159,21 @@ class ClientSettings:
     dsn_return_default: str = directive(
         v.choice("headers", "full", "system"), "system", "What DSNs return of a message whose client does not say RET; system: the headers."
     )
+    check_spf_inbound: bool = directive(
+        v.boolean, "false", "Check at MAIL whether the client may send for the sender's domain (SPF, RFC 7208); noted in Authentication-Results."
+    )
+    check_spf_inbound_max_void_lookups: int = directive(v.number, "2", "Look-ups of one SPF check that may find nothing; more are a permerror.")
+    reject_spf_check_temperror: bool = directive(v.boolean, "true", "Answer 451 to MAIL where check-spf-inbound could not be completed.")
+    reject_spf_check_permerror: bool = directive(v.boolean, "true", "Answer 550 to MAIL where the SPF record is broken.")
+    reject_spf_check_fail: bool = directive(v.boolean, "true", "Answer 550 to MAIL where the SPF record says that the client may not.")
+    trace_spf_check: bool = directive(v.boolean, "false", "Log what check-spf-inbound asks and hears.")
+    check_iprev_inbound: bool = directive(
+        v.boolean, "false", "Check at MAIL whether the client's address has a name that leads back to it (RFC 8601), and note it likewise."
+    )
+    reject_iprev_check_temperror: bool = directive(v.boolean, "false", "Answer 451 to MAIL where check-iprev-inbound could not be completed.")
+    reject_iprev_check_permerror: bool = directive(v.boolean, "false", "Answer 550 to MAIL where the client's address has no name.")
+    reject_iprev_check_fail: bool = directive(v.boolean, "false", "Answer 550 to MAIL where the client's name does not lead back.")
+    trace_iprev_check: bool = directive(v.boolean, "false", "Log what check-iprev-inbound asks and hears.")
     smtp_data_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for more of a message.")
     smtp_command_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for a command.")
     log_connections: bool = directive(v.boolean, "false", "Log connections.")
@@ -166,11 +181,15 @@ class ClientSettings:
     log_data: bool = directive(v.boolean, "false", "Log message contents, line by line; at most 64 KB of each.")
     asks_more: bool = field(init=False, default=False, repr=False)  # of reception than its plain path does: engine.reception.header
 
+    checks_origin: bool = field(init=False, default=False, repr=False)  # at MAIL: engine.listener.origin
+
     def __post_init__(self) -> None:
+        checks = self.check_spf_inbound or self.check_iprev_inbound
+        object.__setattr__(self, "checks_origin", checks)
         headers = self.remove_header or self.remove_received_headers or self.add_date_header != "no" or self.add_message_id_header
         ids = self.process_x_job or self.jobid_header or self.process_x_envid
         control = self.process_x_dkim_options or self.retain_x_dkim_key or self.retain_x_schedule
-        more = headers or ids or control or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
+        more = headers or ids or control or checks or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
         object.__setattr__(self, "asks_more", bool(more))
 
 

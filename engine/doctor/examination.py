@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple, TypeVar
 
-from engine.dns import Found, NoData, NxDomain, Resolver, TemporaryFailure
+from engine.dns import Found, NxDomain, Resolver, TemporaryFailure, reverse
 from engine.dns.answer import Answer
 from engine.doctor import door, probe
 from engine.doctor.judgement import Examination
@@ -18,7 +18,6 @@ from engine.doctor.stranger import Door
 from engine.spf import Verdict, answered, check_host
 
 PARALLEL = 50  # probes at once
-_POINTERS_MOST = 10  # names of one address (RFC 8601 section 2.7.3)
 _SPF_TIMEOUT_S = 30.0  # of one evaluation; RFC 7208 section 4.6.4 asks for 20 at least
 
 T = TypeVar("T")
@@ -117,19 +116,8 @@ async def _name(resolver: Resolver, source: str, ehlo: str) -> Named:
         public = next((each for each in ours if ip_address(each).version == version and not translated(each)), "")
         address, behind = (public, source) if public else (source, "")
     named = Named(address, ehlo, behind, ehlo_addresses=ours)
-    answer = await resolver.pointers(address)
-    if isinstance(answer, NoData | NxDomain):
-        return named
-    if isinstance(answer, TemporaryFailure):
-        return named._replace(trouble=answer.text)
-    heard = await asyncio.gather(*(resolver.addresses(name) for name in answer.names[:_POINTERS_MOST]))
-    pointers = [
-        (name, tuple(address for each in back if isinstance(each, Found) for address in each.addresses))
-        for name, back in zip(answer.names, heard, strict=False)
-    ]
-    silent = [each.text for back in heard for each in back if isinstance(each, TemporaryFailure)]
-    confirmed = any(address in addresses for _, addresses in pointers)
-    return named._replace(pointers=tuple(pointers), trouble=silent[0] if silent and not confirmed else "")
+    found = await reverse(resolver, address)
+    return named._replace(pointers=found.names, trouble="" if found.confirmed else found.trouble)
 
 
 async def _check(resolver: Resolver, domain: str, named: Named, of_ehlo: bool) -> Checked:

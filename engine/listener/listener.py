@@ -10,6 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from engine.listener.connection import TOO_MANY, Connection
+from engine.listener.origin import OriginChecks
 from engine.listener.refusals import RefusalLog
 from engine.listener.verification import Verifier
 from engine.log import EventLog
@@ -49,6 +50,7 @@ class Listener:
         self.credentials = Credentials(reception.config)
         self.verifier = Verifier(self.credentials)
         self.failure_delay_s = FAILURE_DELAY_S
+        self._origin_checks: OriginChecks | None = None
         self.draining = False
         self._limits = lru_cache(maxsize=1024)(ServerLimits)
         self._known = lru_cache(maxsize=4096)(self._look_up)
@@ -123,6 +125,12 @@ class Listener:
             del self._waiting[connection]
             connection.counted = True
             connection.admit()
+
+    def origin_checks(self) -> OriginChecks:
+        """What asks DNS about clients and senders; made when it is needed first."""
+        if self._origin_checks is None:
+            self._origin_checks = OriginChecks(self.reception.config.server, self.reception.host_name, self.log)
+        return self._origin_checks
 
     def nonce(self) -> str:
         """What nobody can foresee."""

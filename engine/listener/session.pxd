@@ -4,6 +4,7 @@ cdef class Session:
     cdef object _early
     cdef bint _ending
     cdef Envelope _envelope
+    cdef object _unchecked
     cdef str _host_name
     cdef Intake _intake
     cdef str _ip

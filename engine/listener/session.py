@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from engine.log import escape
@@ -17,6 +18,7 @@ from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, ServerLimits
 if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.listener.listener import Listener
+    from engine.listener.origin import Judged
 
 AUTH_REQUIRED: Final = reply(530, "5.7.0 Authentication required")
 NOT_AUTHENTICATED: Final = reply(535, "5.7.8 Authentication credentials invalid")
@@ -28,7 +30,7 @@ class Session:
 
     __slots__ = (
         "_answer", "_barred", "_early", "_ending", "_envelope", "_extended", "_hello", "_host_name", "_intake", "_ip", "_listener", "_local_ip",
-        "_origin", "_source", "client", "data_since_s", "late", "late_s", "secure", "user",
+        "_origin", "_source", "_unchecked", "client", "data_since_s", "late", "late_s", "secure", "user",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +65,7 @@ class Session:
         self._origin: Origin | None = None
         self._envelope: Envelope | None = None
         self._intake: Intake | None = None
+        self._unchecked: Envelope | None = None  # whose sender is being checked
         self._ending = False  # within `end`
         self._early: Reply | None = None  # the answer that came within `end`
 
@@ -134,7 +137,7 @@ class Session:
         entries = (*config.client_entries(self._ip, self._source), *config.login_entries(user))
         return f" source={escape(','.join(entry.pattern for entry in entries))}" if entries else ""
 
-    def mail(self, sender: str, parameters: Parameters) -> Reply:
+    def mail(self, sender: str, parameters: Parameters) -> Reply | None:
         """May a message start now?"""
         if self._listener.draining:
             return SHUTTING_DOWN
@@ -143,8 +146,25 @@ class Session:
         refusal = self._listener.reception.refusal()
         if refusal is not None:
             return refusal
-        self._envelope = Envelope(sender, parameters.ret, parameters.env_id, parameters.needs)
+        envelope = Envelope(sender, parameters.ret, parameters.env_id, parameters.needs)
+        if self.client.checks_origin:
+            self._unchecked = envelope
+            self._listener.origin_checks().ask(self.client, self._ip, self._hello, sender, partial(self.checked, envelope))
+            return None
+        self._envelope = envelope
         return SENDER_OK
+
+    def checked(self, envelope: Envelope, judged: Judged) -> None:
+        """What came of the checks of *envelope*'s sender: the reply to MAIL."""
+        if self._unchecked is not envelope:
+            return  # nobody waits for it any more
+        self._unchecked = None
+        self._envelope = envelope
+        envelope.results = judged.field
+        if judged.refusal is not None:
+            self._say_refused("", judged.refusal)
+            self._envelope = None
+        self._answer(judged.refusal or SENDER_OK)
 
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         """May it go to *address*?  Policy says."""
@@ -210,6 +230,7 @@ class Session:
         """Nobody waits for the spool's answer any more: whatever it says now has no reader."""
         if self._intake is not None:
             self._intake.give_up()
+        self._unchecked = None
         self._forget()
 
     def _answered(self, answer: Reply) -> None:

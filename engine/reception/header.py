@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STRIPPED = (b"x-dkim-key", b"x-schedule")  # of everybody's mail, obeyed or not, unless retained: one holds a private key
 MAX_JOB_ID_CHARS = 255
+_VERDICTS = b"authentication-results"
 MAX_ENV_ID_CHARS = 100  # RFC 3461 §5.4
 
 _RETURN = {"headers": "", "full": "FULL", "system": ""}  # what a DSN of ours returns when nothing is said are the headers
@@ -35,7 +36,7 @@ class Found(NamedTuple):
 class HeaderWork:
     """The settings of one `<source>`, in the form that a message is looked at with; made once per set of settings."""
 
-    def __init__(self, client: ClientSettings, bcc: tuple[Target, ...]) -> None:
+    def __init__(self, client: ClientSettings, bcc: tuple[Target, ...], own_name: str) -> None:
         relays = client.always_allow_relaying  # strangers must not steer us by headers
         self.bcc = bcc  # where a copy of each message goes
         self.ret = _RETURN[client.dsn_return_default]
@@ -66,7 +67,9 @@ class HeaderWork:
         self._env_id = relays and client.process_x_envid
         if self._env_id:
             self._cut.add(b"x-envid")
-        wanted = {b"received", b"x-virtual-mta", b"x-envid", b"date", b"message-id", *self._job_fields, *self._cut}
+        self._own_name = own_name.lower() if client.checks_origin else ""  # nobody else writes our verdicts (RFC 8601 §5)
+        verdicts = (_VERDICTS,) if self._own_name else ()
+        wanted = {b"received", b"x-virtual-mta", b"x-envid", b"date", b"message-id", *self._job_fields, *self._cut, *verdicts}
         self.names = tuple(sorted(wanted))  # for fastpath.find_fields
 
     def read(self, content: bytes, fields: list[tuple[int, int, int]]) -> Found:
@@ -80,7 +83,8 @@ class HeaderWork:
                 hops += 1
             if name not in first:
                 first[name] = value(content[start:stop])
-            if name in self._cut or (name == b"date" and self._override_date):
+            forged = name == _VERDICTS and bool(self._own_name) and self._own_name in value(content[start:stop]).lower()
+            if name in self._cut or forged or (name == b"date" and self._override_date):
                 cut.append((start, stop))
         job_id = next((found for name in self._job_fields if (found := _word(first.get(name, ""), MAX_JOB_ID_CHARS))), "")
         return Found(

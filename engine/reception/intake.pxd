@@ -2,6 +2,7 @@ cdef class Envelope:
     cdef public str sender
     cdef public str ret
     cdef public str env_id
+    cdef public bytes results
     cdef public set given
     cdef public dict recipients
     cdef public int needs

@@ -73,7 +73,7 @@ class Recipient(NamedTuple):
 class Envelope:
     """What MAIL and RCPT said, and what policy made of it."""
 
-    __slots__ = ("env_id", "given", "held_bytes", "needs", "notify_sender", "recipients", "ret", "sender")
+    __slots__ = ("env_id", "given", "held_bytes", "needs", "notify_sender", "recipients", "results", "ret", "sender")
 
     def __init__(self, sender: str = "", ret: str = "", env_id: str = "", needs: int = 0) -> None:
         self.sender = sender
@@ -83,6 +83,7 @@ class Envelope:
         self.given: set[str] = set()  # recipients as the client gave them
         self.recipients: dict[str, Recipient] = {}  # by address: each is delivered to once
         self.notify_sender = True
+        self.results = b""  # the Authentication-Results field, where a <source> wants checks: HeaderWork adds it
         self.held_bytes = 0  # of memory, as Reception counts them
 
     def add(self, given: str, admitted: Admitted, notify: int, orcpt: str, dsn_for_relayed: bool) -> None:
@@ -288,7 +289,7 @@ class Intake:
         ret, env_id, job_id = envelope.ret, envelope.env_id, ""
         work, found = self._work, self._found
         if work is not None and found is not None:
-            prefix += added_fields(found, shown_id, reception.host_id, origin.host_name, now_ms // 1000)
+            prefix += envelope.results + added_fields(found, shown_id, reception.host_id, origin.host_name, now_ms // 1000)
             notify = notify and work.notify_sender
             ret, env_id, job_id = ret or work.ret, found.env_id or env_id, found.job_id
         message = Message(

@@ -84,6 +84,7 @@ class Reception:
         self.denied = DENIED_FOR_NOW if config.server.relay_debug else DENIED
         self.included_headers = config.server.included_headers
         self.host_id = config.server.host_id
+        self.host_name = config.server.host_name[0] if config.server.host_name else "localhost"
         self.header_work = lru_cache(maxsize=4096)(self._header_work)
         self.dsn_for_relayed = config.server.dsn_for_relayed_domain
 
@@ -134,7 +135,7 @@ class Reception:
 
     def _header_work(self, client: ClientSettings) -> HeaderWork:
         copies = self.access.forwarded(client.bcc) if client.bcc else ()
-        return HeaderWork(client, copies)
+        return HeaderWork(client, copies, self.host_name)
 
     def begin(self, origin: Origin, envelope: Envelope) -> Intake:
         """A message that may come, for the recipients in *envelope* (at least one)."""

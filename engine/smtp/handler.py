@@ -23,8 +23,8 @@ class Handler(Protocol):
     def hello(self, name: str, extended: bool) -> None:
         """The client has said HELO or EHLO (*extended*)."""
 
-    def mail(self, sender: str, parameters: Parameters) -> Reply:
-        """May a message from *sender* ("" is the null reverse path) start?  SENDER_OK, or why not."""
+    def mail(self, sender: str, parameters: Parameters) -> Reply | None:
+        """May a message from *sender* ("" is the null reverse path) start?  SENDER_OK, or why not; None: the reply comes later, as `end`'s."""
 
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         """May it go to *address*?  RECIPIENT_OK, or why not."""

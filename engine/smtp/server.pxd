@@ -8,6 +8,7 @@ cdef class ServerConnection:
     cdef public bint secure
     cdef object _auth
     cdef bint _verifying
+    cdef bint _judging
     cdef readonly bytes _held
     cdef readonly bint _overlong
     cdef bint _hello
@@ -38,6 +39,8 @@ cdef class ServerConnection:
     cpdef _take(self, bytes chunk)
     cdef _refuse(self, object reply)
     cpdef bytes _conclude(self, object reply)
+    cdef bytes _begin(self, object reply)
+    cpdef bytes _judged(self, object reply)
     cdef _void(self)
     cdef Py_ssize_t _read_response(self, bytes data, Py_ssize_t at, list out)
     cpdef bytes _authentication(self, object outcome)

@@ -42,8 +42,8 @@ class ServerConnection:
     """One client's connection: `open`, then `receive` what it sends, `answered` for each message that `Handler.end` left open, `lost` at last."""
 
     __slots__ = (
-        "_auth", "_chunk_left", "_chunk_reply", "_chunked", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_last_chunk",
-        "_limits", "_mail", "_needs", "_overlong", "_recipients", "_refusal", "_scan", "_size", "_text", "_too_many", "_verifying",
+        "_auth", "_chunk_left", "_chunk_reply", "_chunked", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_judging",
+        "_last_chunk", "_limits", "_mail", "_needs", "_overlong", "_recipients", "_refusal", "_scan", "_size", "_text", "_too_many", "_verifying",
         "phase", "quit", "secure",
     )  # fmt: skip
 
@@ -55,6 +55,7 @@ class ServerConnection:
         self.secure = False  # what it says and hears is encrypted: whoever speaks TLS sets it
         self._auth: Authentication | None = None  # since its first AUTH
         self._verifying = False  # WAITING is for the handler's word on AUTH, not on a message
+        self._judging = False  # or on MAIL
         self._held = b""  # received, not consumed
         self._overlong = False  # throwing a line away up to its CRLF
         self._hello = False
@@ -110,10 +111,15 @@ class ServerConnection:
         return self._advance(data, [])
 
     def answered(self, reply: Reply | Answer) -> bytes:
-        """*reply* to the final dot, or what AUTH waits for, and the replies to what was pipelined behind it.  LocalProtocolError if none is owed."""
+        """*reply* to the final dot or MAIL, or what AUTH waits for, with the replies to what was pipelined.  LocalProtocolError if none is owed."""
         if self.phase is not _WAITING:
             raise LocalProtocolError("no reply to a final dot is owed")
-        out = [self._verified(reply) if self._verifying else self._conclude(cast(Reply, reply))]
+        if self._verifying:
+            out = [self._verified(reply)]
+        elif self._judging:
+            out = [self._judged(cast(Reply, reply))]
+        else:
+            out = [self._conclude(cast(Reply, reply))]
         data, self._held = self._held, b""
         return self._advance(data, out) if data else out[0]
 
@@ -349,12 +355,26 @@ class ServerConnection:
         sender, parameters = read
         if 0 < self._limits.max_message_size_bytes < parameters.size_bytes:
             return say.TOO_BIG_BYTES
+        self._needs = parameters.needs
         reply = self._handler.mail(sender, parameters)
+        if reply is None:
+            self._judging = True
+            self.phase = _WAITING
+            return b""
+        return self._begin(reply)
+
+    def _begin(self, reply: Reply) -> bytes:
+        """The handler's *reply* to MAIL: a transaction is open, or it is not."""
         if not reply.positive:
             return self._refused(reply)
         self._mail = True
-        self._needs = parameters.needs
         return _encoded(reply)
+
+    def _judged(self, reply: Reply) -> bytes:
+        """The *reply* to MAIL that was owed."""
+        self._judging = False
+        self.phase = _COMMANDS
+        return self._begin(reply)
 
     def _rcpt_to(self, argument: bytes) -> bytes:
         if not self._mail:

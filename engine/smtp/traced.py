@@ -60,6 +60,9 @@ class TracedConnection(ServerConnection):
         reply = super()._authentication(outcome)
         return reply if self._within else self._said(reply)
 
+    def _judged(self, reply: Reply) -> bytes:
+        return self._said(super()._judged(reply))
+
     def _read_part(self, data: bytes, at: int, bare: bool, out: list[bytes]) -> None:
         before = len(out)
         super()._read_part(data, at, bare, out)

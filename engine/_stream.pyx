@@ -294,7 +294,7 @@ cdef class Stream:
     cdef Streams _streams
     cdef readonly int fd
     cdef readonly object peername
-    cdef readonly object protocol
+    cdef public object protocol
     cdef list _pending
     cdef Py_ssize_t _size
     cdef Py_ssize_t _high

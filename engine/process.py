@@ -69,6 +69,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     lifeline_fd: int  # read end of a pipe: end of file means that the supervisor is gone
     lock_fd: int = -1  # the inherited lock on the spool directory: keep it open
     counters_fd: int = -1  # memory file: int32 rows for total-max-smtp-in, then for total-max-smtp-out
+    tls_fd: int = -1  # memory file: keys and certificates (engine.tls.files), for those who speak TLS
     heartbeat_fd: int = -1  # memory file: HEARTBEAT_ROW_BYTES per row
     spool_listener_fd: int = -1  # the spool process only: the Unix socket it serves
     sockets: list[ListenSocket] = []  # this listener's own

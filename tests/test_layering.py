@@ -23,17 +23,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "smtp": {"mail"},
     "dns": {"config"},
     "spf": {"dns"},  # its values: questions and answers
+    "tls": {"config"},
     "spool": {"config", "mail"},
     "policy": {"config", "mail", "smtp"},
     "bounce": {"config", "mail"},
     "scheduler": {"config", "mail"},
     "reception": {"config", "mail", "policy", "spool"},
-    "listener": {"config", "dns", "mail", "policy", "reception", "smtp", "spf", "spool"},
-    "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool"},
+    "listener": {"config", "dns", "mail", "policy", "reception", "smtp", "spf", "spool", "tls"},
+    "delivery": {"bounce", "config", "control", "dns", "mail", "scheduler", "smtp", "spool", "tls"},
     "accounting": {"config", "mail", "spool"},
     "sink": {"config", "mail", "smtp"},
     "doctor": {"config", "dns", "spf"},
-    "supervisor": {"config", "control"},
+    "supervisor": {"config", "control", "tls"},  # tls: a certificate that cannot be used is refused before anything changes
     # mail: to show rows in words; spool: of an engine that is stopped; delivery, dns: `engine resolve` asks as delivery would
     "cli": {"config", "control", "delivery", "dns", "doctor", "mail", "sink", "spool", "supervisor"},
     "__main__": {"cli"},

@@ -23,6 +23,8 @@ from engine.config.settings import DEFAULT_VIRTUAL_MTA
 from engine.config.snapshot import FileText, Snapshot, resolve
 from engine.config.stanza import STANZAS, TOP
 from engine.config.stored_password import fault, is_hash
+from engine.config.tls import ServerTls
+from engine.config.tls_build import absolute, check_tls, of_listener
 
 MAX_DOMAINS = 1_000_000  # of all <domain> sections, macros expanded
 DEFAULT_SPOOL = "/var/spool/engine"  # where no <spool> is given
@@ -74,9 +76,11 @@ class _Builder:
         self.accts: dict[str, Values] = {}
         self.listeners: list[v.ListenerSettings] = []
         self.domain_count = 0
+        self.server_tls = ServerTls()
 
     def build(self, top: Section) -> Config:
-        server = self.reader.read(top, STANZAS[TOP])
+        server = absolute(self.reader.read(top, STANZAS[TOP]))
+        self.server_tls = settings.ServerSettings(**{name: value for name, value in server.values.items() if name.startswith("smtp_server_tls_")}).tls
         for statement in self.reader.special:
             if statement.name == "domain-macro":
                 self.macros.define(statement, self.problems)
@@ -94,6 +98,7 @@ class _Builder:
         sources = {name: entry.place for name, entry in self.named.items()}
         listened = [listener.source for listener in config.server.smtp_listener]
         check_names(top, self.macros, (*config.virtual_mtas, *config.pools), sources, listened, self.problems)
+        check_tls(config, server, self.problems)
         check(config, top, server, self.sources, {n: s.domains for n, s in self.pools.items()}, self.reader.later, self.problems)
         return config
 
@@ -148,7 +153,7 @@ class _Builder:
                     self.reader.pending_stanza(section, stanza)
 
     def domain(self, section: Section, scope: DomainScope) -> None:
-        values = self.reader.read(section, STANZAS["domain"])
+        values = absolute(self.reader.read(section, STANZAS["domain"]))
         text = self.reader.argument(section, v.name)
         entry = Entry(text or "", section.place, values.values, values.places)
         kind = values.values.get("type", "smtp")
@@ -236,7 +241,10 @@ class _Builder:
         values = self.reader.read(section, STANZAS["smtp-listener"])
         address = self.reader.argument(section, v.listener_address)
         if address is not None:
-            self.listeners.append(v.ListenerSettings(*address, source=values.values.get("source", "")))
+            own = absolute(values).values
+            self.listeners.append(
+                v.ListenerSettings(*address, own.get("source", ""), own.get("immediate_tls", False), of_listener(own, self.server_tls))
+            )
 
     def _path(self, place: Place, value_type: v.ValueType[str], text: str, column: int) -> str:
         arguments = Arguments(text)

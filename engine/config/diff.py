@@ -62,6 +62,7 @@ _OF_LISTENERS = {"total-max-smtp-in", "relay-domain", "relay-address", "always-a
 _OF_DELIVERY = {"total-max-smtp-out", "name-server", "domain-precedence", "delivery-workers"}
 _OF_ACCOUNTING = {"log-auto-rotation", "log-rotate"}
 _DUMMY = "dummy-smtp"
+_TLS_IN = "smtp-server-tls-"
 _NOT_LISTENERS = RESTARTS | _OF_SUPERVISOR | _OF_DELIVERY | _OF_ACCOUNTING  # what is in no set concerns both
 _NOT_DELIVERY = RESTARTS | _OF_SUPERVISOR | _OF_LISTENERS | _OF_ACCOUNTING
 
@@ -92,7 +93,11 @@ def of_listeners(every: Facts) -> Facts:
     kinds = {"source", "smtp-user", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
     return _those(
         every,
-        lambda fact: (fact.kind in kinds and fact.setting != "max-smtp-out") or _of_server(fact, _NOT_LISTENERS),
+        lambda fact: (
+            (fact.kind in kinds and fact.setting != "max-smtp-out")
+            or (fact.kind == "listener" and bool(fact.setting))
+            or _of_server(fact, _NOT_LISTENERS)
+        ),
     )
 
 
@@ -114,7 +119,7 @@ def of_delivery(every: Facts, config: Config, virtual_mtas: Iterable[str], fallb
         if kind == "domain":
             scope = name.partition(" in ")[2]
             return not scope or scope in ours or scope in pools
-        return kind == "listener"  # a listener's address and port are no destination
+        return kind == "listener" and not setting  # a listener's address and port are no destination
 
     return _those(every, wanted)
 
@@ -130,6 +135,8 @@ def of_sink(every: Facts) -> Facts:
 
 
 def _of_server(fact: Fact, leave: set[str]) -> bool:
+    if fact.setting.startswith(_TLS_IN):
+        return fact.kind == "server" and leave is _NOT_LISTENERS
     return fact.kind == "server" and fact.setting not in leave and not fact.setting.startswith(_DUMMY)
 
 
@@ -142,6 +149,8 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
         yield Fact("server", "", setting), text
     for listener in config.server.smtp_listener:
         yield Fact("listener", f"{_network(listener.network)}:{listener.port}", ""), f"source={listener.source}" if listener.source else "yes"
+        for setting, text in _tls_of(listener):
+            yield Fact("listener", f"{_network(listener.network)}:{listener.port}", setting), text
     for spool in config.spools:
         yield Fact("spool", spool.path, ""), "yes"
         for setting, text in _settings(SpoolSettings, "spool", spool, leave={"path"}):
@@ -168,6 +177,13 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
         yield Fact("acct-file", acct.path, ""), "yes"
         for setting, text in _settings(AcctFileSettings, "acct-file", acct, leave={"path"}):
             yield Fact("acct-file", acct.path, setting), text
+
+
+def _tls_of(listener: ListenerSettings) -> Iterator[tuple[str, str]]:
+    if listener.immediate_tls:
+        yield "immediate-tls", "yes"
+    if listener.tls is not None:
+        yield from ((f"tls {name}", written("", value)) for name, value in listener.tls._asdict().items())
 
 
 def _scopes(config: Config) -> Iterator[tuple[str, DomainScope]]:

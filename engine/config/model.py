@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from engine.config.lexer import Place
@@ -108,6 +109,12 @@ class Config:
     def spool(self) -> SpoolSettings:
         """The one that an engine which starts now delivers from: the first of those that accept; the first of all, where none does."""
         return next(iter(self.accepting_spools), self.spools[0])
+
+    def listener(self, address: str, port: int) -> ListenerSettings:
+        """The `smtp-listener` that the listening socket at *address* and *port* is of: the most specific one."""
+        ip = ip_address(address)
+        found = [each for each in self.server.smtp_listener if each.port == port and ip in each.network]
+        return max(found, key=lambda each: each.network.prefixlen, default=ListenerSettings(ip_network(address), port))
 
     @property
     def accepting_spools(self) -> tuple[SpoolSettings, ...]:

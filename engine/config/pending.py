@@ -42,8 +42,7 @@ def _server() -> tuple[Directive, ...]:
         ignored("pickup-retry-interval", v.seconds, _DEPRECATED),
         ignored("pmc-acct-min-free-space", v.size, "Belongs to PowerMTA's console."),
         later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
-        *_tls_rows("smtp-server-tls-", ciphersuites="smtp-server-tls-v1.3-ciphersuites"),
-        later("smtp-server-tls-certificate", v.file_and_password),
+        *_tls_ignored("smtp-server-tls-"),
         later("spool-delete-corrupted", v.boolean, "false"),
         later("spool-max-recipients", v.name, "auto"),
         ignored("sync-msg-create", v.boolean, "Every message is on disk before its 250, whatever this says."),
@@ -56,29 +55,32 @@ def _server() -> tuple[Directive, ...]:
     )
 
 
-def _tls_rows(prefix: str, *, ciphersuites: str = "", ca_and_dh: bool = True) -> tuple[Directive, ...]:
+def _tls_rows(prefix: str) -> tuple[Directive, ...]:
     rows = [later(f"{prefix}allow-{version}", v.boolean) for version in ("tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3")]
     rows.append(ignored(f"{prefix}allow-sslv3", v.boolean, "SSLv3 is never used."))
     rows.append(later(f"{prefix}ciphers", v.text))
-    rows.append(later(ciphersuites or f"{prefix}tlsv1.3-ciphersuites", v.text))
+    rows.append(later(f"{prefix}tlsv1.3-ciphersuites", v.text))
     rows.append(later(f"{prefix}ca-file", v.file))
-    if ca_and_dh:
-        rows.append(later(f"{prefix}dh-key-length", v.number))
+    rows.append(later(f"{prefix}dh-key-length", v.number))
+    return tuple(rows)
+
+
+def _tls_ignored(prefix: str, *, dh: bool = True) -> tuple[Directive, ...]:
+    rows = [ignored(f"{prefix}allow-sslv3", v.boolean, "SSLv3 is never used.")]
+    if dh:
+        rows.append(ignored(f"{prefix}dh-key-length", v.number, "Keys are agreed on by elliptic curves (ECDHE) only."))
     return tuple(rows)
 
 
 def _source() -> tuple[Directive, ...]:
     return (
-        later("accept-invalid-recipients", v.boolean, "false"),
         later("allow-mailmerge", v.boolean, "false"),
-        later("allow-starttls", v.boolean, "false"),
         later("always-allow-api-submission", v.boolean, "false", old="allow-mailmerge"),
         ignored("broken-auth-clients", v.text, _DEPRECATED),
         later("check-dkim-inbound", v.boolean, "false"),
         *(ignored(f"check-{what}-inbound", v.boolean, "Sender ID is dead; nothing is checked.") for what in ("mfrom", "pra")),
         ignored("check-spf-inbound-best-guess", v.boolean, "Sender ID is dead; nothing is checked."),
         later("date-header-time", v.choice("reception", "delivery"), "reception"),
-        later("log-tls", v.boolean, "false"),
         later("pattern-list", v.name, stops="choose other virtual MTAs than the list does"),
         later("process-x-dkim-key", v.boolean, "false", stops="send mail unsigned that the keys in these headers are to sign"),
         later("process-x-schedule", v.boolean, "false", stops="send mail outside the times that it asks for"),
@@ -148,7 +150,7 @@ def _domain_queue() -> tuple[Directive, ...]:
 
 
 def _domain_delivery() -> tuple[Directive, ...]:
-    logs = ("disabled-ips", "messages", "tls")
+    logs = ("disabled-ips", "messages")
     return (
         later("auth-password", v.secret, '""'),
         later("auth-username", v.text, '""', stops="send without the authentication that the next hop expects"),
@@ -161,13 +163,10 @@ def _domain_delivery() -> tuple[Directive, ...]:
         later("http-delivery-url", v.text),
         *(later(f"log-{what}", v.boolean, "false") for what in logs),
         later("macro-variables-preserve-case", v.boolean),
+        *_tls_ignored("smtp-tls-", dh=False),
         later("require-starttls", v.boolean, "false", stops="send mail unencrypted that must not be"),
-        later("reuse-ssl-session", v.boolean, "false"),
-        later("smtp-client-certificate", v.file_and_password),
-        *_tls_rows("smtp-tls-", ca_and_dh=False),
         later("use-dane", v.boolean, "false", stops="send without the verification that this demands"),
         later("use-mta-sts", v.boolean, "false", stops="send without the verification that this demands"),
-        later("use-starttls", v.boolean, "false"),
         later("use-unencrypted-plain-auth", v.boolean, "false"),
     )
 
@@ -275,9 +274,7 @@ PENDING: dict[str, tuple[Directive, ...]] = {
     ),
     "smtp-listener": (
         later("await-slot", v.boolean, "false"),
-        later("immediate-tls", v.boolean, "false", stops="speak without TLS on a port that promises it"),
-        *_tls_rows("tls-"),
-        later("tls-certificate", v.file_and_password),
+        *_tls_ignored("tls-"),
     ),
     "proxy": (later("client", v.words), later("protocol-version", v.number), later("server", v.name)),
     "vault": (later("access-token", v.secret), later("cache-ttl", v.seconds), later("server-url", v.text)),

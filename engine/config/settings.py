@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engine.config import list_entry
+from engine.config import tls_value as tv
 from engine.config import values as v
 from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern
 from engine.config.queue_pattern import QueuePattern
 from engine.config.snapshot import NO_FILE
+from engine.config.tls import CIPHERS, NO_PEM, OFF, ClientTls, PemFile, ServerTls, client_tls, versions
 
 DEFAULT_VIRTUAL_MTA = "{default}"
 AUTH_SOURCE = "{auth}"  # the <source> of every client that has authenticated; as jobid-prefix: its user's name
@@ -88,9 +90,37 @@ class ServerSettings:
     dummy_smtp_blacklist_bounce_method: str = directive(v.choice("random"), "random", "How those who are refused are chosen.")
     dummy_smtp_blacklist_bounce_percent: int = directive(v.percent, "100", "How many of the recipients on the blacklist are refused.")
     dummy_smtp_log_blacklist: bool = directive(v.boolean, "false", "Log each recipient that the sink refuses for its blacklist.")
+    smtp_server_tls_certificate: tuple[PemFile, ...] = repeated(
+        tv.pem_file,
+        "PEM file with key and certificate chain for STARTTLS and immediate-tls.  Of several, each client gets the one with the name that it asks "
+        "for, or the first.  Read before workers drop root, and anew within a second or two of a change.  Several: ours.",
+    )
+    smtp_server_tls_allow_tlsv1: bool = directive(v.boolean, "false", "Allows TLS 1.0 for clients.", name="smtp-server-tls-allow-tlsv1")
+    smtp_server_tls_allow_tlsv1_1: bool = directive(v.boolean, "false", "Allows TLS 1.1 for clients.", name="smtp-server-tls-allow-tlsv1.1")
+    smtp_server_tls_allow_tlsv1_2: bool = directive(v.boolean, "true", "Allows TLS 1.2 for clients.", name="smtp-server-tls-allow-tlsv1.2")
+    smtp_server_tls_allow_tlsv1_3: bool = directive(v.boolean, "true", "Allows TLS 1.3 for clients.", name="smtp-server-tls-allow-tlsv1.3")
+    smtp_server_tls_ciphers: str = directive(tv.ciphers, CIPHERS, "Ciphers up to TLS 1.2 for clients, in OpenSSL's words.")
+    smtp_server_tls_ciphersuites: str = directive(
+        tv.ciphersuites, "", "Cipher suites of TLS 1.3 for clients: OpenSSL's three are always among them.",
+        name="smtp-server-tls-v1.3-ciphersuites",
+    )
+    smtp_server_tls_ca_file: str = directive(
+        tv.file_or_nothing, "", "Who signs clients' certificates, which are then asked for and verified, not demanded."
+    )
     listener_workers: int = directive(v.limit, "0", "Processes that accept mail; 0: by the number of cores.  Ours.")
     delivery_workers: int = directive(v.limit, "0", "Processes that deliver mail; 0: by the number of cores.  Ours.")
     shutdown_timeout_s: float = directive(v.positive_seconds, "60s", "How long a stop waits for what is in flight.  Ours.")
+
+    @property
+    def tls(self) -> ServerTls:
+        """What listeners offer that say nothing else."""
+        allowed = versions(
+            self.smtp_server_tls_allow_tlsv1,
+            self.smtp_server_tls_allow_tlsv1_1,
+            self.smtp_server_tls_allow_tlsv1_2,
+            self.smtp_server_tls_allow_tlsv1_3,
+        )
+        return ServerTls(self.smtp_server_tls_certificate, allowed, self.smtp_server_tls_ciphers, self.smtp_server_tls_ca_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +154,9 @@ class ClientSettings:
     add_x_virtual_mta_header: bool = directive(v.boolean, "false", "Add a header that names the virtual MTA.")
     reject_invalid_virtual_mta: bool = directive(v.boolean, "true", "Refuse mail whose x-virtual-mta names nothing we know.")
     max_message_size_bytes: int = directive(v.size, "unlimited", "Largest message (SIZE).")
+    accept_invalid_recipients: bool = directive(
+        v.boolean, "false", "Accept recipients that are no addresses from clients that may relay, and bounce them, instead of refusing them."
+    )
     max_rcpt_per_message: int = directive(v.limit, "0", "Most recipients of one message; 0: no limit.")
     too_many_rcpts_fails_message: bool = directive(
         v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."
@@ -176,6 +209,8 @@ class ClientSettings:
     trace_iprev_check: bool = directive(v.boolean, "false", "Log what check-iprev-inbound asks and hears.")
     smtp_data_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for more of a message.")
     smtp_command_timeout_s: float = directive(v.positive_seconds, "10m", "How long to wait for a command.")
+    allow_starttls: bool = directive(v.boolean, "false", "Offer STARTTLS, where there is a certificate.")
+    log_tls: bool = directive(v.boolean, "false", "Log the TLS of each connection; handshakes that fail are always logged.")
     log_connections: bool = directive(v.boolean, "false", "Log connections.")
     log_commands: bool = directive(v.boolean, "false", "Log commands, replies and refused recipients; what follows AUTH is left out.")
     log_data: bool = directive(v.boolean, "false", "Log message contents, line by line; at most 64 KB of each.")
@@ -280,10 +315,41 @@ class DomainSettings:
     log_resolution: bool = directive(v.boolean, "false", "Log what DNS or smtp-hosts gave, for each connection.")
     log_transfer_failures: bool = directive(v.boolean, "false", "Log connections that are lost between DATA and the reply to the final dot.")
     allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
+    use_starttls: bool = directive(v.boolean, "true", "Use TLS where the peer offers it, and go on without where that fails.")
+    smtp_tls_allow_tlsv1: bool = directive(v.boolean, "false", "Allows TLS 1.0.", name="smtp-tls-allow-tlsv1")
+    smtp_tls_allow_tlsv1_1: bool = directive(v.boolean, "false", "Allows TLS 1.1.  PowerMTA: true.", name="smtp-tls-allow-tlsv1.1")
+    smtp_tls_allow_tlsv1_2: bool = directive(v.boolean, "true", "Allows TLS 1.2.", name="smtp-tls-allow-tlsv1.2")
+    smtp_tls_allow_tlsv1_3: bool = directive(v.boolean, "true", "Allows TLS 1.3.", name="smtp-tls-allow-tlsv1.3")
+    smtp_tls_ciphers: str = directive(tv.ciphers, CIPHERS, "Ciphers up to TLS 1.2, in OpenSSL's words.")
+    smtp_tls_ciphersuites: str = directive(
+        tv.ciphersuites, "", "Cipher suites of TLS 1.3: OpenSSL's three are always among them.",
+        name="smtp-tls-tlsv1.3-ciphersuites",
+    )
+    smtp_tls_ca_file: str = directive(
+        tv.file_or_nothing, "", "Who must have signed the peer's certificate, which must be for the name of the host; else TLS has failed."
+    )
+    smtp_client_certificate: PemFile = directive(  # noqa: RUF009 - a named tuple: nobody can change it
+        tv.pem_file, "", "Key and certificate that we show to peers that ask for one.", empty=NO_PEM
+    )
+    reuse_ssl_session: bool = directive(v.boolean, "true", "Resume TLS sessions, of TLS 1.3 too.  PowerMTA: false.")
+    log_tls: bool = directive(v.boolean, "false", "Log the TLS of each connection.")
+    tls: ClientTls = field(init=False, default=OFF, repr=False)  # all of that in one
     traced: bool = field(init=False, default=False)  # any of the logs of a connection is wanted
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "traced", self.log_connections or self.log_commands or self.log_data)
+        if self.use_starttls:
+            object.__setattr__(self, "tls", self._tls())
+
+    def _tls(self) -> ClientTls:
+        return client_tls(
+            "may",
+            versions(self.smtp_tls_allow_tlsv1, self.smtp_tls_allow_tlsv1_1, self.smtp_tls_allow_tlsv1_2, self.smtp_tls_allow_tlsv1_3),
+            self.smtp_tls_ciphers,
+            self.smtp_tls_ca_file,
+            self.smtp_client_certificate,
+            self.reuse_ssl_session,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +400,18 @@ class ListenerStanza:
     """One <smtp-listener> section: what smtp-listener says, in a stanza."""
 
     source: str = directive(v.name, "", "A <source> to apply to its clients.")
+    immediate_tls: bool = directive(v.boolean, "false", "TLS from the first byte, as on port 465.")
+    tls_certificate: tuple[PemFile, ...] = repeated(tv.pem_file, "Certificates of this listener, instead of smtp-server-tls-certificate.")
+    tls_allow_tlsv1: bool = directive(v.boolean, "false", "Allows TLS 1.0 here; unset: as the server.", name="tls-allow-tlsv1")
+    tls_allow_tlsv1_1: bool = directive(v.boolean, "false", "Allows TLS 1.1 here; unset: as the server.", name="tls-allow-tlsv1.1")
+    tls_allow_tlsv1_2: bool = directive(v.boolean, "true", "Allows TLS 1.2 here; unset: as the server.", name="tls-allow-tlsv1.2")
+    tls_allow_tlsv1_3: bool = directive(v.boolean, "true", "Allows TLS 1.3 here; unset: as the server.", name="tls-allow-tlsv1.3")
+    tls_ciphers: str = directive(tv.ciphers, CIPHERS, "Ciphers up to TLS 1.2 here (unset: as the server), in OpenSSL's words.")
+    tls_ciphersuites: str = directive(
+        tv.ciphersuites, "", "Cipher suites of TLS 1.3 here; unset: as the server: OpenSSL's three are always among them.",
+        name="tls-tlsv1.3-ciphersuites",
+    )
+    tls_ca_file: str = directive(tv.file_or_nothing, "", "Who signs clients' certificates; unset: as the server.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from engine.config.pattern import Address, AddressPattern, Network, domain_name,
 from engine.config.queue_pattern import QueuePattern
 from engine.config.regex import Regex, RegexProblem
 from engine.config.snapshot import FileText
+from engine.config.tls import ServerTls
 
 T = TypeVar("T")
 
@@ -50,6 +51,8 @@ class ListenerSettings:
     network: Network
     port: int = 25
     source: str = ""
+    immediate_tls: bool = False  # from the first byte (RFC 8314)
+    tls: ServerTls | None = None  # None: the server's
 
 
 def parse_value(value_type: ValueType[T], text: str) -> T:

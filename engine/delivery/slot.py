@@ -20,6 +20,7 @@ from engine.delivery.trace import Trace
 from engine.dns import NoTargets
 from engine.errors import LocalProtocolError, SpoolError
 from engine.log import EventLog, escape
+from engine.mail.address import INVALID_DOMAIN
 from engine.mail.content import without_fields
 from engine.mail.envelope import Message
 from engine.mail.message_id import text as id_text
@@ -168,6 +169,10 @@ class Slot:
                     break
 
     def _connect(self, queue: Queue, now_ms: int) -> bool:
+        if queue.domain == INVALID_DOMAIN:
+            self.scheduler.doomed(queue, Doom(now_ms + int(DOOM_S * 1000), "5.1.3", "x-engine;this is no address"))
+            self.plan()
+            return False
         source = self._sources.next(queue.vmta)
         if source is None:
             self._without_source(queue, now_ms)

@@ -12,6 +12,7 @@ cdef class Connection:
     cdef bint _ended
     cdef double _opened_s
     cdef double _active_s
+    cdef double _shakes_s
     cdef double _closed_s
     cdef int _peer_port
     cdef public bint counted
@@ -24,6 +25,9 @@ cdef class Connection:
     cdef _greet(self, object transport)
     cpdef data_received(self, bytes data)
     cpdef connection_lost(self, exc)
+    cdef _shake(self, object transport)
+    cpdef secured(self, layer)
+    cpdef not_secured(self, str why)
     cdef _leave_with(self, bytes last, ServerConnection core, object transport)
     cdef _end(self, object transport, bytes last=*)
     cdef _close(self, object last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.listener.session import NO_SERVICE, SHUTTING_DOWN, Session
 from engine.log import escape
@@ -11,6 +11,8 @@ from engine.process import ListenSocket
 from engine.smtp.auth import Answer
 from engine.smtp.server import Phase, ServerConnection
 from engine.smtp.traced import TracedConnection
+from engine.tls.layer import Layer
+from engine.tls.pump import Pump
 
 if TYPE_CHECKING:
     from engine.listener.listener import Listener
@@ -20,9 +22,11 @@ SPOOL_WAIT_S: Final = 30.0  # from the final dot to the spool's answer
 MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily it drips
 SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may take MESSAGE_TIME_S more
 AWAIT_SLOT_S: Final = 300.0  # for one of total-max-smtp-in, under smtp-await-slot: clients wait so long for a greeting (RFC 5321 §4.5.3.2.1)
+HANDSHAKE_S: Final = 30.0  # for the whole TLS handshake, however steadily it drips
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
 COMMANDS, WAITING, BODY, CHUNK, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CHUNK, Phase.CLOSED
+STARTTLS = Phase.STARTTLS
 
 TOO_MANY = reply(421, "4.3.2 too many connections, try again later")
 IDLE = reply(421, "4.4.2 timeout, closing connection")
@@ -34,14 +38,14 @@ class Connection:
     """A connection from accept to close; Listener makes one for each."""
 
     __slots__ = (
-        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer_port", "_session", "_socket", "_transport",
-        "counted", "ip", "waits",
+        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer_port", "_session", "_shakes_s", "_socket",
+        "_transport", "counted", "ip", "waits",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, socket: ListenSocket) -> None:
         self._listener = listener
         self._socket = socket
-        self._transport: Stream | None = None
+        self._transport: Stream | Layer | None = None
         self._core: ServerConnection | None = None  # None: refused at the door
         self._session: Session | None = None
         self._ahead = False  # the client has sent on while a message waits: not read
@@ -49,6 +53,7 @@ class Connection:
         self._ended = False  # the client has said that nothing more comes
         self._opened_s = self._active_s = listener.now_s
         self._peer_port = 0
+        self._shakes_s = 0.0  # since when a TLS handshake is under way; 0: none is
         self._closed_s = 0.0  # when we said that we close; 0: not yet
         self.counted = False  # in total-max-smtp-in
         self.waits = False  # for its place in that count
@@ -83,19 +88,24 @@ class Connection:
             self._greet(transport)
             transport.resume_reading()
 
-    def _greet(self, transport: Stream) -> None:
+    def _greet(self, transport: Stream | Layer) -> None:
         listener, ip = self._listener, self.ip
-        client, limits = listener.welcome(ip, self._socket.source, self.local_ip)
+        if listener.tls.immediate and self._socket in listener.tls.immediate and not isinstance(transport, Layer):
+            self._shake(transport)  # we greet in TLS
+            return
+        client, limits = listener.welcome(ip, self._socket, self.local_ip)
         if not client.smtp_service:
             self._close(NO_SERVICE)
             return
-        self._session = session = Session(listener, client, ip, self._socket.source, limits.host_name, self.local_ip, self.answer)
+        self._session = session = Session(listener, client, ip, self._socket, limits.host_name, self.local_ip, self.answer)
         core: ServerConnection
         if client.log_commands or client.log_data:
             core = TracedConnection(session, limits, self._trace, commands=client.log_commands, data=client.log_data)
         else:
             core = ServerConnection(session, limits)
         self._core = core
+        if isinstance(transport, Layer):
+            core.secured(session.secured(transport))
         if client.log_connections:
             listener.log.event("connected", f"client={ip} to={self._socket.address}:{self._socket.port}")
         transport.write(core.open())
@@ -118,6 +128,8 @@ class Connection:
             self._leave_with(out, core, transport)
         elif out:
             transport.write(out)
+            if phase is STARTTLS:
+                self._shake(transport)
 
     def eof_received(self) -> bool:
         """A client that has said all still gets the answer that it waits for."""
@@ -141,6 +153,8 @@ class Connection:
         core, session = self._core, self._session
         self._transport = self._core = self._session = None
         try:
+            if self._shakes_s:
+                self.not_secured("the client closed the connection")
             if core is not None and session is not None:
                 waiting = core.phase is WAITING
                 core.lost()
@@ -165,6 +179,8 @@ class Connection:
             self._leave_with(out, core, transport)
             return
         transport.write(out)
+        if phase is STARTTLS:
+            self._shake(transport)
         if phase is not WAITING:
             if self._ended:
                 self._end(transport)
@@ -181,6 +197,11 @@ class Connection:
         if self.waits and not self._closed_s:
             if now_s - self._opened_s > AWAIT_SLOT_S or draining:
                 self._close(SHUTTING_DOWN if draining else TOO_MANY)
+            return
+        if self._shakes_s:
+            if now_s - self._shakes_s > HANDSHAKE_S:
+                self.not_secured(f"not done within {HANDSHAKE_S:.0f} s")
+                transport.abort()
             return
         if self._closed_s or core is None or session is None:
             if now_s - (self._closed_s or self._opened_s) > CLOSING_S:
@@ -205,6 +226,44 @@ class Connection:
         elif now_s - self._opened_s > SESSION_TIME_S + (MESSAGE_TIME_S if session.in_transaction else 0):
             self._close(TOO_LONG)
 
+    # --- TLS ------------------------------------------------------------------------------------------------------------------------
+
+    def _shake(self, transport: Any) -> None:
+        """The client's handshake is next."""
+        listener = self._listener
+        context = listener.tls.begin(self._socket)
+        if context is None:  # immediate TLS, and too many shake at once: there is nothing to say to it
+            listener.refusals.say(f"client={self.ip} TLS handshakes: too many at once")
+            transport.abort()
+            return
+        self._shakes_s = listener.now_s
+        self._transport = Layer(transport, self, Pump(context))
+
+    def secured(self, layer: Layer) -> None:
+        """The handshake is done: what was said before is forgotten (RFC 3207 §4.2)."""
+        listener, core, session = self._listener, self._core, self._session
+        self._shakes_s = 0.0
+        listener.tls.ended()
+        if self._closed_s:
+            return
+        self._active_s = listener.now_s
+        if core is None or session is None:
+            self._greet(layer)
+        else:
+            core.secured(session.secured(layer))
+            if self._choked:
+                layer.pause_reading()
+        if self._session is not None and self._session.client.log_tls:
+            what = f"protocol={layer.protocol} cipher={layer.cipher} resumed={'yes' if layer.pump.resumed else 'no'}"
+            listener.log.event("tls", f"client={self.ip}:{self._peer_port} to={self._socket.address}:{self._socket.port} {what}")
+
+    def not_secured(self, why: str) -> None:
+        """The handshake failed: the connection closes, with the alert that TLS has for it."""
+        self._shakes_s = 0.0
+        self._listener.tls.ended()
+        self._closed_s = self._listener.now_s
+        self._listener.refusals.say(f"client={self.ip}:{self._peer_port} to={self._socket.address}:{self._socket.port} TLS handshake: {escape(why)}")
+
     def _trace(self, direction: str, line: bytes) -> None:
         """What log-commands and log-data show, one line of it."""
         self._listener.log.event("smtp", f"client={self.ip}:{self._peer_port} {direction} {escape(line)}")
@@ -219,7 +278,7 @@ class Connection:
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return plain_ip(name[0]) if name else ""
 
-    def _leave_with(self, last: bytes, core: ServerConnection, transport: Stream) -> None:
+    def _leave_with(self, last: bytes, core: ServerConnection, transport: Stream | Layer) -> None:
         """The core has said its *last* words, perhaps while the client sends on: those who did not say QUIT close first, within CLOSING_S.
 
         A socket that is closed with input unread is reset, and the reset may reach the client before those words do.  A drain does not wait for it.
@@ -232,7 +291,7 @@ class Connection:
             transport.write_eof()
             transport.resume_reading()  # to throw it away
 
-    def _end(self, transport: Stream, last: bytes = b"") -> None:
+    def _end(self, transport: Stream | Layer, last: bytes = b"") -> None:
         """Close once everything that was written, and *last*, is sent."""
         self._closed_s = self._listener.now_s
         transport.finish(last)

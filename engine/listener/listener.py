@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from engine.listener.connection import TOO_MANY, Connection
 from engine.listener.origin import OriginChecks
 from engine.listener.refusals import RefusalLog
+from engine.listener.tls import ListenerTls
 from engine.listener.verification import Verifier
-from engine.log import EventLog
+from engine.log import EventLog, escape
 from engine.mail.reply import Reply
 from engine.policy.credentials import Credentials
 from engine.policy.routing import BY_SOURCE_IP
@@ -21,6 +22,7 @@ from engine.process import ListenSocket, SharedCount, Traffic
 from engine.reception import Reception
 from engine.smtp.server import ServerLimits
 from engine.stream import Streams
+from engine.tls.files import Files
 
 if TYPE_CHECKING:
     from engine.config import ClientSettings
@@ -41,9 +43,11 @@ class Listener:
         incoming: SharedCount,
         max_connections: int,
         traffic: Traffic | None = None,
+        tls: ListenerTls | None = None,
     ) -> None:
         """*incoming* counts sessions over all processes (total-max-smtp-in); *max_connections* is what our own file descriptors allow."""
         self._traffic = traffic
+        self.tls = tls or ListenerTls(reception.config, [], Files(-1))
         self.reception = reception
         self.log = log
         self.refusals = RefusalLog(log)
@@ -136,19 +140,19 @@ class Listener:
         """What nobody can foresee."""
         return token_hex(16)
 
-    def welcome(self, ip: str, source: str, local_ip: Callable[[], str], user: str = "") -> tuple[ClientSettings, ServerLimits]:
-        """What a client at *ip*, come in through the listening socket of *source*, authenticated as *user*, may do, and within which limits."""
-        client, limits = self._known(ip, source, user)
-        return client, limits if limits is not None else self._limits_of(client, local_ip)
+    def welcome(self, ip: str, place: ListenSocket, local_ip: Callable[[], str], user: str = "") -> tuple[ClientSettings, ServerLimits]:
+        """What a client at *ip*, come in through the listening socket *place*, authenticated as *user*, may do, and within which limits."""
+        client, limits = self._known(ip, place, user)
+        return client, limits if limits is not None else self._limits_of(client, local_ip, place)
 
     # --- within -----------------------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, ip: str, source: str, user: str) -> tuple[ClientSettings, ServerLimits | None]:
+    def _look_up(self, ip: str, place: ListenSocket, user: str) -> tuple[ClientSettings, ServerLimits | None]:
         """The settings of a client, and its limits unless those depend on the address that it connects to."""
-        client = self.reception.config.client(ip, source, user)
-        return client, None if client.default_virtual_mta == BY_SOURCE_IP else self._limits_of(client, str)
+        client = self.reception.config.client(ip, place.source, user)
+        return client, None if client.default_virtual_mta == BY_SOURCE_IP else self._limits_of(client, str, place)
 
-    def _limits_of(self, client: ClientSettings, local_ip: Callable[[], str]) -> ServerLimits:
+    def _limits_of(self, client: ClientSettings, local_ip: Callable[[], str], place: ListenSocket) -> ServerLimits:
         host_name = self.reception.router.greeting_name(client, local_ip)
         return self._limits(
             host_name,
@@ -161,6 +165,7 @@ class Listener:
             chunking=client.allow_chunking,
             auth=self.credentials.mechanisms(client, False),
             auth_secure=self.credentials.mechanisms(client, True),
+            starttls=client.allow_starttls and self.tls.offered(place),
         )
 
     def _close_servers(self) -> None:
@@ -180,6 +185,8 @@ class Listener:
         self.reception.tick()
         self.count()
         self.refusals.tick()
+        for line in self.tls.refresh():
+            self.log.event("tls", escape(line))
         self.log.flush()
 
     def count(self) -> None:

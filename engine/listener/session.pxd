@@ -14,17 +14,20 @@ cdef class Session:
     cdef bint _barred
     cdef bint _extended
     cdef str _hello
-    cdef str _source
+    cdef object _place
     cdef public str user
-    cdef public bint secure
     cdef public object late
     cdef public double late_s
     cdef public object client
     cdef public double data_since_s
+    cdef public object tls
+    cpdef starttls(self)
+    cpdef secured(self, layer)
     cpdef hello(self, str name, bint extended)
     cpdef mail(self, str sender, parameters)
     cpdef rcpt(self, str address, parameters)
-    cpdef no_address(self)
+    cpdef no_address(self, bytes argument)
+    cdef _take_misaddressed(self, str text, parameters)
     cpdef data(self)
     cpdef body(self, bytes chunk)
     cpdef end(self)

@@ -7,11 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from engine.log import escape
+from engine.mail.address import INVALID_DOMAIN
 from engine.mail.received import from_clause
 from engine.mail.reply import Reply, reply
-from engine.policy.access import DENIED
-from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin
+from engine.policy.access import BAD_DOMAIN, DENIED, NO_DOMAIN, Target
+from engine.reception.intake import MEMORY_LOW, RECIPIENT_BYTES, Envelope, Intake, Origin, Recipient
 from engine.smtp.auth import Answer, Question
+from engine.smtp.command import read_misaddressed
 from engine.smtp.extensions import Parameters
 from engine.smtp.server import GO_AHEAD, RECIPIENT_OK, SENDER_OK, ServerLimits
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from engine.config import ClientSettings
     from engine.listener.listener import Listener
     from engine.listener.origin import Judged
+    from engine.process import ListenSocket
+    from engine.tls.layer import Layer
 
 AUTH_REQUIRED: Final = reply(530, "5.7.0 Authentication required")
 NOT_AUTHENTICATED: Final = reply(535, "5.7.8 Authentication credentials invalid")
@@ -30,7 +34,7 @@ class Session:
 
     __slots__ = (
         "_answer", "_barred", "_early", "_ending", "_envelope", "_extended", "_hello", "_host_name", "_intake", "_ip", "_listener", "_local_ip",
-        "_origin", "_source", "_unchecked", "client", "data_since_s", "late", "late_s", "secure", "user",
+        "_origin", "_place", "_unchecked", "client", "data_since_s", "late", "late_s", "tls", "user",
     )  # fmt: skip
 
     def __init__(
@@ -38,25 +42,25 @@ class Session:
         listener: Listener,
         client: ClientSettings,
         ip: str,
-        source: str,
+        place: ListenSocket,
         host_name: str,
         local_ip: Callable[[], str],
         answer: Callable[[Reply | Answer], None],
     ) -> None:
         """*answer* is called with what becomes of a message whose final dot has come, and of AUTH, unless that is known at once.
 
-        *source* is that of the listening socket.
+        *place* is the listening socket.
         """
         self.client = client
         self.user = ""  # as whom the client has authenticated
-        self.secure = False  # its connection is encrypted
         self.late: Reply | None = None  # to an AUTH that failed, to be given ...
         self.late_s = 0.0  # ... then
         self._barred = client.require_auth  # until it authenticates
-        self._source = source
+        self._place = place
         self._hello = ""
         self._extended = False
         self.data_since_s = 0.0  # when the content began to come
+        self.tls: Layer | None = None  # the stream that the client speaks TLS on
         self._listener = listener
         self._ip = ip
         self._host_name = host_name
@@ -94,7 +98,7 @@ class Session:
             client=client,
             ip=self._ip,
             helo=escape(name),
-            protocol=f"{protocol}{'S' if self.secure else ''}{'A' if self.user else ''}" if self.secure or self.user else protocol,
+            protocol=protocol if self.tls is None and not self.user else self._protocol(protocol),
             host_name=self._host_name,
             received_from="" if client.hide_message_source else from_clause(name, self._ip),
             src_mta=f"{name} ({self._ip})",
@@ -114,7 +118,7 @@ class Session:
     def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:
         """From now on the client is *user*."""
         listener = self._listener
-        client, limits = listener.welcome(self._ip, self._source, self._local_ip, user)
+        client, limits = listener.welcome(self._ip, self._place, self._local_ip, user)
         listener.log.event("authenticated", f"client={self._ip} user={escape(user)} mechanism={mechanism}{self._sources(user)}")
         if not client.smtp_service:
             return NO_SERVICE
@@ -134,8 +138,19 @@ class Session:
     def _sources(self, user: str) -> str:
         """` source=...`: the <source> sections whose word counts for it, the weakest first."""
         config = self._listener.reception.config
-        entries = (*config.client_entries(self._ip, self._source), *config.login_entries(user))
+        entries = (*config.client_entries(self._ip, self._place.source), *config.login_entries(user))
         return f" source={escape(','.join(entry.pattern for entry in entries))}" if entries else ""
+    def starttls(self) -> bool:
+        """Whether a handshake may begin now."""
+        return not self._listener.tls.full
+
+    def secured(self, layer: Layer) -> ServerLimits:
+        """TLS is up: HELO and AUTH are to be said again, within these limits."""
+        client, limits = self._listener.welcome(self._ip, self._place, self._local_ip)
+        self.client, self.user, self._barred = client, "", client.require_auth
+        self.tls = layer
+        self._origin = None
+        return limits
 
     def mail(self, sender: str, parameters: Parameters) -> Reply | None:
         """May a message start now?"""
@@ -174,6 +189,8 @@ class Session:
         local_ip = self._local_ip() if address.endswith("]") else ""
         verdict = reception.access.admit(address, self.client.always_allow_relaying, local_ip)
         if isinstance(verdict, Reply):
+            if self.client.accept_invalid_recipients and (verdict is BAD_DOMAIN or verdict is NO_DOMAIN):
+                return self._take_misaddressed(address, parameters)
             if verdict is DENIED:
                 verdict = reception.denied
             if verdict is reception.denied or self.client.log_commands:
@@ -186,13 +203,25 @@ class Session:
         envelope.add(address, verdict, parameters.notify, parameters.orcpt, reception.dsn_for_relayed)
         return RECIPIENT_OK
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         """Strangers hear of a malformed recipient what they hear of every other: that we do not relay for them."""
         if self.client.always_allow_relaying:
-            return None
+            named = read_misaddressed(argument) if self.client.accept_invalid_recipients else None
+            return None if named is None else self._take_misaddressed(named[0], named[1])
         denied = self._listener.reception.denied
         self._say_refused("to=(no address) ", denied)
         return denied
+
+    def _take_misaddressed(self, text: str, parameters: Parameters) -> Reply:
+        """*text*, which is no address, becomes a recipient that bounces (accept-invalid-recipients)."""
+        envelope, reception = self._envelope, self._listener.reception
+        assert envelope is not None
+        if reception.full_for(envelope):
+            return MEMORY_LOW
+        if text not in envelope.recipients:
+            reception.hold(envelope, RECIPIENT_BYTES + 2 * len(text) + len(parameters.orcpt))
+            envelope.recipients[text] = Recipient(Target(text, INVALID_DOMAIN), parameters.notify, parameters.orcpt)
+        return RECIPIENT_OK
 
     def data(self) -> Reply:
         """The content may come."""
@@ -247,6 +276,12 @@ class Session:
             self._listener.reception.release(self._envelope)
         self._intake = None
         self._envelope = None
+
+    def _protocol(self, protocol: str) -> str:
+        """`ESMTPSA` (RFC 3848) and how; without EHLO there is no keyword of its own."""
+        tls = self.tls
+        word = f"{protocol}{'S' if tls is not None else ''}{'A' if self.user else ''}" if self._extended else protocol
+        return word if tls is None else f"{word} ({tls.protocol} {tls.cipher})"
 
     def _say_refused(self, what: str, answer: Reply) -> None:
         helo = self._origin.helo if self._origin is not None else ""

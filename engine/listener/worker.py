@@ -15,11 +15,13 @@ import uvloop
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
+from engine.listener.tls import ListenerTls
 from engine.log import EventLog, escape
 from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming, spool_socket
 from engine.reception import Reception
 from engine.reception.stores import Store, Stores
 from engine.spool import SegmentWriter, SpoolLink
+from engine.tls.files import Files
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -54,7 +56,9 @@ async def _serve(birth: Birth, config: Config) -> int:
         log.close()
         return os.EX_TEMPFAIL
     try:
-        listener = Listener(reception, log, birth.sockets, incoming(birth, config.server.total_max_smtp_in), max_connections(), Traffic(birth))
+        tls = ListenerTls(config, birth.sockets, Files(birth.tls_fd), birth.port_offset)
+        total = incoming(birth, config.server.total_max_smtp_in)
+        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls)
         listener.open()
         gc.collect()
         gc.freeze()

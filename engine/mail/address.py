@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import idna
 
+INVALID_DOMAIN = "{invalid}"  # in the name of the queue of recipients that are no addresses (accept-invalid-recipients): they bounce
 _MAX_DOMAIN = 255
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufff9-\uffff]")
 

@@ -127,6 +127,10 @@ class Session:
     def hello(self, name: str, extended: bool) -> None:
         """Nobody is asked who he is."""
 
+    def starttls(self) -> bool:
+        """Never: it is not offered."""
+        return False
+
     def mail(self, sender: str, parameters: Parameters) -> Reply:
         """Any sender, unless told otherwise."""
         self._accepted = 0
@@ -144,7 +148,7 @@ class Session:
         self._accepted += answer.positive
         return answer
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         """The syntax error's own reply."""
         return None
 

@@ -9,7 +9,7 @@ from engine.errors import LocalProtocolError
 from engine.mail.address import is_utf8_text
 from engine.mail.envelope import NEEDS_SMTPUTF8
 from engine.smtp.extensions import NO_PARAMETERS, NOTHING, Parameters, encode_xtext, mail_parameters, rcpt_parameters
-from engine.smtp.grammar import Fault, read_path
+from engine.smtp.grammar import Fault, bracketed, read_path
 
 _ADDRESS_NEEDS_UTF8 = b"553 5.6.7 Address is not ASCII, and SMTPUTF8 is not offered\r\n"
 _BAD_PARAMETERS = b"555 5.5.4 Parameter unknown, malformed or given twice\r\n"
@@ -27,6 +27,8 @@ _RCPT_FAULTS = {
 
 # a path whose address is a local part and no more, and what stands before and behind it
 _BARE = re.compile(rb"([A-Za-z]+:[ \t]*<)([^<>@]{1,64})(>.*)", re.DOTALL)
+
+MAX_MISADDRESSED_CHARS = 320
 
 # replies of read_rcpt to what is no address at all
 NO_ADDRESS = frozenset((_RCPT_FAULTS[Fault.ADDRESS], _RCPT_FAULTS[Fault.NOT_ASCII], _UTF8_NOT_ASKED))
@@ -60,6 +62,16 @@ def read_rcpt(argument: bytes, utf8: bool = False) -> tuple[str, Parameters] | b
     address, text = path
     parameters = rcpt_parameters(text, utf8) if text else NO_PARAMETERS
     return _BAD_PARAMETERS if parameters is None else (address.decode(), parameters)
+
+
+def read_misaddressed(argument: bytes) -> tuple[str, Parameters] | None:
+    """(what RCPT's argument names, parameters) where that is no address, and still text of one line; None for anything worse."""
+    found = bracketed(argument, b"TO:")
+    if found is None:
+        return None
+    text = found[0].decode("utf-8", "replace")
+    parameters = rcpt_parameters(found[1])
+    return (text, parameters) if parameters is not None and is_utf8_text(text) and len(text) <= MAX_MISADDRESSED_CHARS else None
 
 
 def complete(argument: bytes, keyword: bytes, domain_suffix: str) -> bytes | None:

@@ -83,6 +83,12 @@ def read_path(argument: bytes, keyword: bytes, *, null: bool = False, postmaster
     return Path(local + b"@" + domain, parameters)
 
 
+def bracketed(argument: bytes, keyword: bytes) -> tuple[bytes, bytes] | None:
+    """(what stands in the brackets of `TO:<...> parameters`, address or not, parameters); None where nothing does."""
+    found = _BRACKETED.fullmatch(argument, len(keyword)) if argument[: len(keyword)].upper() == keyword else None
+    return (found[1], (found[2] or b"").strip(b" \t")) if found is not None and found[1] else None
+
+
 def _wide_path(inside: bytes, parameters: bytes) -> Path | Fault:
     """The address *inside*, which is not ASCII."""
     found = _WIDE_PATH.fullmatch(inside)

@@ -29,8 +29,13 @@ class Handler(Protocol):
     def rcpt(self, address: str, parameters: Parameters) -> Reply:
         """May it go to *address*?  RECIPIENT_OK, or why not."""
 
-    def no_address(self) -> Reply | None:
-        """RCPT named what is no address: the reply in place of the syntax error's, for clients who are to learn nothing of our grammar; or None."""
+    def no_address(self, argument: bytes) -> Reply | None:
+        """RCPT named what is no address (*argument*): the reply in place of the syntax error's, for clients who are to learn nothing of our grammar;
+        RECIPIENT_OK: it was taken as a recipient all the same; or None.
+        """
+
+    def starttls(self) -> bool:
+        """Whether a handshake may begin now."""
 
     def data(self) -> Reply:
         """May its content come?  GO_AHEAD, or why not: then the transaction stands, as after any refused command."""
@@ -53,4 +58,5 @@ class Phase(Enum):
     CHUNK = "octets that BDAT announced are coming"
     AUTH = "the client's answer to a challenge of AUTH is awaited or incomplete"
     WAITING = "the reply to the final dot, or to AUTH, is ours to give: read no more"
+    STARTTLS = "the TLS handshake is next: `ServerConnection.secured` once it is done"
     CLOSED = "nothing more is read; close once what was returned is sent"

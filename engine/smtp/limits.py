@@ -30,6 +30,7 @@ class ServerLimits:
     chunking: bool = False  # CHUNKING is, and BINARYMIME
     auth: tuple[str, ...] = ()  # mechanisms of AUTH offered without TLS
     auth_secure: tuple[str, ...] = ()  # and with it
+    starttls: bool = False  # offered
     max_recipients: int = field(init=False)  # of one message, all told
     offered: frozenset[str] = field(init=False)  # the keywords of what is offered beyond what always is
     greeting: bytes = field(init=False)
@@ -46,7 +47,8 @@ class ServerLimits:
         extensions = (("SMTPUTF8", self.smtputf8), ("CHUNKING", self.chunking), ("BINARYMIME", self.chunking))
         more = [keyword for keyword, offered in extensions if offered]
         put(self, "offered", frozenset(more))
-        for name, mechanisms in (("ehlo", self.auth), ("ehlo_secure", self.auth_secure)):
+        starttls = ["STARTTLS"] if self.starttls else []
+        for name, mechanisms, tls in (("ehlo", self.auth, starttls), ("ehlo_secure", self.auth_secure, [])):
             auth = [f"AUTH {' '.join(mechanisms)}"] if mechanisms else []
-            put(self, name, ehlo_reply(self.host_name, self.max_message_size_bytes, [*more, *auth]).encode())
+            put(self, name, ehlo_reply(self.host_name, self.max_message_size_bytes, [*more, *tls, *auth]).encode())
         put(self, "goodbye", f"221 2.0.0 {self.host_name} says goodbye\r\n".encode("ascii"))

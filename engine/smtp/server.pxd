@@ -30,6 +30,7 @@ cdef class ServerConnection:
     cpdef bytes open(self, object refusal=*)
     cpdef bytes receive(self, bytes data)
     cpdef bytes answered(self, object reply)
+    cpdef secured(self, object limits)
     cdef bytes _advance(self, bytes data, list out)
     cpdef _read_part(self, bytes data, Py_ssize_t at, bint bare, list out)
     cpdef bytes _command(self, bytes verb, bytes argument, Py_ssize_t size_bytes)

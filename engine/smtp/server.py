@@ -1,7 +1,8 @@
-"""The server's half of SMTP without I/O: bytes in, replies out, and a handler that decides (RFC 5321, 1870, 2920, 3461, 3463, 6152).
+"""The server's half of SMTP without I/O: bytes in, replies out, and a handler that decides (RFC 5321, 1870, 2920, 3207, 3461, 3463, 6152).
 
 Line ends are CRLF and nothing else.  A bare CR or LF in a command ends the connection; in a message it refuses the message, whose end is still
-only CRLF . CRLF: no two parties can see different ends (smuggling).  Replies never depend on how the bytes were cut into reads.
+only CRLF . CRLF: no two parties can see different ends (smuggling).  Replies never depend on how the bytes were cut into reads, but for one: what
+comes in one read with STARTTLS, behind it, ends the session (what comes later is the handshake's).
 
 Bounds: a command line is at most `ServerLimits.max_line_bytes`, longer ones are thrown away up to their CRLF; body bytes are handed on and never
 kept (but for a dot that may be the last); while the reply to a final dot is owed, at most `MAX_HELD_BYTES` are held.  What comes out of one
@@ -36,6 +37,7 @@ _GO_AHEAD = GO_AHEAD.encode()
 _encoded = lru_cache(maxsize=256)(Reply.encode)  # of replies that a handler gives again and again
 
 _COMMANDS, _BODY, _CHUNK, _AUTH, _WAITING, _CLOSED = Phase.COMMANDS, Phase.BODY, Phase.CHUNK, Phase.AUTH, Phase.WAITING, Phase.CLOSED
+_STARTTLS = Phase.STARTTLS
 
 
 class ServerConnection:
@@ -52,7 +54,7 @@ class ServerConnection:
         self._limits = settings
         self.phase = _COMMANDS
         self.quit = False  # the client said QUIT: it sends no more
-        self.secure = False  # what it says and hears is encrypted: whoever speaks TLS sets it
+        self.secure = False  # what it says and hears is encrypted
         self._auth: Authentication | None = None  # since its first AUTH
         self._verifying = False  # WAITING is for the handler's word on AUTH, not on a message
         self._judging = False  # or on MAIL
@@ -123,6 +125,14 @@ class ServerConnection:
         data, self._held = self._held, b""
         return self._advance(data, out) if data else out[0]
 
+    def secured(self, limits: ServerLimits) -> None:
+        """TLS is up: the client starts anew, with EHLO and AUTH, within *limits* (RFC 3207 §4.2); errors and commands are counted on."""
+        self._limits = limits
+        self.secure = True
+        self._hello = False
+        self._auth = None
+        self.phase = _COMMANDS
+
     def abort(self, reply: Reply) -> bytes:
         """*reply* (421: a deadline, a shutdown) as the last words; the open transaction, if any, is void.  b"" if it is closed already."""
         if self.phase is _CLOSED:
@@ -162,6 +172,8 @@ class ServerConnection:
             else:
                 if phase is _WAITING:
                     self._held = data[at:]
+                elif phase is _STARTTLS:  # plaintext that somebody would have taken for what came by TLS (RFC 3207 §6, CVE-2011-0411)
+                    out[-1:] = [self._close(say.BEHIND_STARTTLS)]
                 break
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -387,8 +399,7 @@ class ServerConnection:
             completed = complete(argument, b"TO:", self._limits.domain_suffix)
             read = read if completed is None else read_rcpt(completed, utf8)
             if isinstance(read, bytes):
-                refusal = self._handler.no_address() if read in NO_ADDRESS else None
-                return self._error(read if refusal is None else _encoded(refusal))
+                return self._misaddressed(argument, read)
         if self._recipients >= self._limits.max_recipients:
             self._commands_left += 1
             if self._limits.too_many_rcpts_fails_message:
@@ -402,6 +413,15 @@ class ServerConnection:
             return self._refused(reply)
         self._recipients += 1
         return _encoded(reply)
+
+    def _misaddressed(self, argument: bytes, fault: bytes) -> bytes:
+        """The reply to RCPT with *argument*, which has a *fault*."""
+        verdict = self._handler.no_address(argument) if fault in NO_ADDRESS and self._recipients < self._limits.max_recipients else None
+        if verdict is None or not verdict.positive:
+            return self._error(fault if verdict is None else _encoded(verdict))
+        self._commands_left += 1
+        self._recipients += 1
+        return _encoded(verdict)
 
     def _data(self, argument: bytes) -> bytes:
         if argument:
@@ -494,6 +514,19 @@ class ServerConnection:
     def _help(self, argument: bytes) -> bytes:
         return say.HELP
 
+    def _starttls(self, argument: bytes) -> bytes:
+        if self.secure:
+            return self._error(say.IN_TLS)
+        if not self._limits.starttls:
+            return self._error(say.NOT_IMPLEMENTED)
+        if argument:
+            return self._error(say.NO_ARGUMENT)
+        if not self._handler.starttls():
+            return self._transient(say.NO_TLS_NOW)
+        self._void()
+        self.phase = _STARTTLS
+        return say.READY_FOR_TLS
+
     def _quit(self, argument: bytes) -> bytes:
         if argument:
             return self._error(say.NO_ARGUMENT)
@@ -515,6 +548,7 @@ _VERBS: dict[bytes, Callable[[ServerConnection, bytes], bytes]] = {
     b"HELP": ServerConnection._help,
     b"AUTH": ServerConnection._authenticate,
     b"QUIT": ServerConnection._quit,
+    b"STARTTLS": ServerConnection._starttls,
 }
 # commands that exist, but not here (yet): their clients fall back on hearing 502
 _OTHER_VERBS = frozenset((b"STARTTLS", b"EXPN", b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))

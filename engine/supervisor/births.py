@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from engine.process import Birth, spool_socket
+from engine.supervisor import certificates
 
 if TYPE_CHECKING:
     from engine.supervisor.slots import Slot
@@ -34,6 +35,7 @@ def birth(plan: Plan, slot: Slot, lifeline_fd: int, workers: int) -> Birth:
         lock_fd=lock_fd,
         counters_fd=plan.counters_fd,
         heartbeat_fd=plan.heartbeat_fd,
+        tls_fd=plan.certificates.fd if slot.role in certificates.ROLES else -1,
         spool_listener_fd=door.fileno() if door is not None else -1,
         sockets=slot.sockets,
         listening=born.listening,

@@ -10,7 +10,8 @@ from dataclasses import replace
 from engine.config import Config, Snapshot, read
 from engine.errors import StartError
 from engine.process import HEARTBEAT_ROW_BYTES
-from engine.supervisor import ground, sockets, spooldir
+from engine.supervisor import certificates, ground, sockets, spooldir
+from engine.supervisor.certificates import Certificates
 from engine.supervisor.configuration import Options, load
 from engine.supervisor.generation import generation, other_spools, shadow, wanted
 from engine.supervisor.others import Others
@@ -71,6 +72,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
     server, spool = config.server, config.spool.path
     uid, gid = ground.who(server.user)
     asking_gid = ground.group(server.control_group)
+    pems = certificates.read(config)
     ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
 
     ground.directory(spool, 0o700, uid, gid, "spool")
@@ -107,6 +109,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         lock_fd=lock_fd,
         counters_fd=memory_file("counters", bytes(rows * 8)),
         heartbeat_fd=memory_file("heartbeats", bytes(rows * HEARTBEAT_ROW_BYTES)),
+        certificates=Certificates(pems, config),
         spool_path=spool,
         others=others,
         spool_listener=ground.spool_door(spool, uid, gid, asking_gid),

@@ -19,8 +19,9 @@ from engine.control import Child, Reloaded, Status, Stopping, tell_spool
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
 from engine.process import ListenSocket, answers_socket, counter_rows, heartbeat_cells, spool_socket, traffic_cells
-from engine.supervisor import ground, signals, spooldir
+from engine.supervisor import certificates, ground, signals, spooldir
 from engine.supervisor.births import birth
+from engine.supervisor.certificates import Certificates
 from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
 from engine.supervisor.generation import Generation, Wanted, free, other_spools, shadow, succession
@@ -52,6 +53,7 @@ class Plan:
     lock_fd: int
     counters_fd: int
     heartbeat_fd: int
+    certificates: Certificates
     spool_path: str  # the first spool: with the sockets that answer questions, and all that delivers
     others: Others
     spool_listener: socket.socket
@@ -114,6 +116,7 @@ class Supervisor:
             self._respawn(now_s)
             self._retire(now_s)
             self._mind_doors(now_s)
+            self.plan.certificates.look(now_s, self.log)
             self._desk.close_idle(now_s)
             self._notifier.beat(now_s)
             self.log.flush()
@@ -274,6 +277,7 @@ class Supervisor:
                 raise StartError(f"{len(self._slots)} processes live and {len(change.come)} more would be too many: wait until some have drained")
             ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
             ground.accounting(now.config.acct_files, plan.uid, plan.gid)
+            pems = certificates.read(now.config)
             with plan.others.changed(other_spools(now)):
                 doors = self._bind_for(now, {child.role for child in change.come})
         except (StartError, OSError) as error:
@@ -281,6 +285,7 @@ class Supervisor:
             return msgspec.structs.replace(answer, good=False, problems=[str(error)])
         os.close(plan.generation.config_fd)  # those that go have it themselves, and are not started again
         plan.generation = now
+        plan.certificates.replace(pems, now.config)
         for slot in change.stay:
             slot.generation = now
         for slot in change.go:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from engine import units
 from engine.config import ClientSettings, Config, DomainSettings, HostSpec, Snapshot, build, describe, from_text
+from engine.config import tls_value as tv
 from engine.config import values as v
 from engine.config.directive import rows_of
 from engine.config.stanza import STANZAS
+from engine.config.tls import SUITES, PemFile
 
 SAMPLE = """# a bit of everything
 postmaster postmaster@example.com
@@ -189,6 +191,10 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "standard|plain-text": st.sampled_from(["standard", "plain-text"]),
     v.header_name.name: st.sampled_from([b"x-job-id", b"x-campaign"]),
     v.text.name: st.just("job-"),
+    tv.file_or_nothing.name: st.sampled_from(["", "/etc/ca.pem", "/ca 2.pem"]),
+    tv.pem_file.name: st.builds(PemFile, st.just("/etc/us.pem"), st.sampled_from(["", "secret"])),
+    tv.ciphers.name: st.sampled_from(["HIGH:!ADH:@STRENGTH", "ECDHE+AESGCM"]),
+    tv.ciphersuites.name: st.just(":".join(SUITES)),
     "no|yes|override": st.sampled_from(["no", "yes", "override"]),
     "headers|full|system": st.sampled_from(["headers", "full", "system"]),
     "smtp|discard|pipe|file|http-delivery": st.sampled_from(["smtp", "discard"]),
@@ -213,6 +219,10 @@ def render(type_name: str, value: Any) -> str:
         return "; ".join(", ".join(render_host(host) for host in group) for group in value) or '""'
     if type_name in (v.record_types.name, v.header_names.name):
         return ", ".join(item.decode() if isinstance(item, bytes) else item for item in value) or '""'
+    if type_name == tv.pem_file.name:
+        return f'"{value.path}" {value.password}'
+    if type_name == tv.file_or_nothing.name:
+        return f'"{value}"'
     return (value.decode() if isinstance(value, bytes) else str(value)) or '""'
 
 

@@ -30,6 +30,16 @@ async def test_delivered() -> None:
     assert world.total.mine() == 1 and connection.is_idle
 
 
+@turned
+async def test_what_is_no_address_bounces_unseen_by_any_host() -> None:
+    world = SlotWorld(DomainSettings())
+    world.add(1)
+    world.names[1] = "{invalid}/v"
+    for _ in range(3):
+        await world.rest()
+    assert world.fates() == ["m1r0 b 5.1.3"] and not world.connections and not world.total.mine()
+
+
 # --- deadlines ----------------------------------------------------------------------------------------------------------------------------
 
 

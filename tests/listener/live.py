@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import uvloop
 
 from engine.listener.listener import Listener
+from engine.listener.tls import ListenerTls
 from engine.process import ListenSocket, SharedCount
 from engine.reception import Reception
+from engine.tls.files import Files
 from tests.reception.fakes import FakeLink, FakeLog, FakeSegments, config
 
 TIMEOUT_S = 10.0
@@ -29,7 +32,17 @@ class LateLink(FakeLink):
 class Live:
     """Context manager; `do` runs something in the listener's loop and returns what it returned."""
 
-    def __init__(self, settings: Any = None, *, total: int = 0, max_connections: int = 100, address: str = "127.0.0.1", **changes: Any) -> None:
+    def __init__(
+        self,
+        settings: Any = None,
+        *,
+        total: int = 0,
+        max_connections: int = 100,
+        address: str = "127.0.0.1",
+        files: Files | None = None,
+        **changes: Any,
+    ) -> None:
+        """*files*: what the TLS of *settings* needs."""
         self.link, self.segments, self.log = LateLink(), FakeSegments(), FakeLog()
         self.config = settings if settings is not None else config(**changes)
         self.count = SharedCount(memoryview(bytearray(4)), 0, total)
@@ -37,6 +50,7 @@ class Live:
         self.address = address
         self.listening = socket.create_server((address, 0))
         self.port: int = self.listening.getsockname()[1]
+        self.files = files or Files(-1)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.failures: list[str] = []
@@ -83,9 +97,9 @@ class Live:
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(lambda _, context: self.failures.append(repr(context)))
         reception = Reception(self.config, self.link, self.segments, self.log)
-        self.listener = Listener(
-            reception, self.log, [ListenSocket(self.listening.detach(), self.address, self.port)], self.count, self.max_connections  # type: ignore[arg-type]
-        )
+        sockets = [ListenSocket(self.listening.detach(), self.address, self.port)]
+        tls = ListenerTls(self.config, sockets, self.files, self.port - 25)
+        self.listener = Listener(reception, self.log, sockets, self.count, self.max_connections, tls=tls)  # type: ignore[arg-type]
         self.listener.open()
         self._started.set()
         await self.listener.ended
@@ -134,6 +148,17 @@ class Client:
         """Everything up to 354."""
         assert self.reply().startswith("220 ")
         return self.say("EHLO client.example", "MAIL FROM:<s@sender.example>", f"RCPT TO:<{recipient}>", "DATA")
+
+    def starttls(self, context: ssl.SSLContext, name: str = "mx.example.org") -> ssl.SSLSocket:
+        """Say STARTTLS and shake hands; from then on everything goes by TLS."""
+        assert self.say("STARTTLS").startswith("220 ") and not self._buffer
+        return self.secure(context, name)
+
+    def secure(self, context: ssl.SSLContext, name: str = "mx.example.org") -> ssl.SSLSocket:
+        """Shake hands."""
+        secured = context.wrap_socket(self.socket, server_hostname=name)
+        self.socket = secured
+        return secured
 
     def abort(self) -> None:
         """Close with a reset."""

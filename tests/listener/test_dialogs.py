@@ -18,7 +18,7 @@ def test_listener_holds_dialog(dialog: Dialog) -> None:
     with Live(settings) as live:
         client = settings.client("127.0.0.1")
         limits = ServerLimits("mx.example.org", **dialog.limits)
-        live.listener.welcome = lambda ip, source, local_ip, user="": (client, limits)  # type: ignore[method-assign]
+        live.listener.welcome = lambda ip, place, local_ip, user="": (client, limits)  # type: ignore[method-assign]
         live.listener.failure_delay_s = 0
         live.listener.nonce = lambda: "0123456789abcdef"
         with live.client() as peer:

@@ -95,6 +95,38 @@ def test_nothing_is_traced_unless_asked_for() -> None:
         assert trace(live) == []
 
 
+MISADDRESSED = ["<a b@c>", "<user@-bad->", "<a@b..c>", "<nobody>", "<@>", "<\xc3\xa9@x> NOTIFY=NEVER", "<a@b_-.example>"]
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_what_is_no_address_may_be_accepted_to_bounce(accepts: bool) -> None:
+    with Live(configured(f"accept-invalid-recipients {'yes' if accepts else 'no'}")) as live, live.client() as peer:
+        peer.reply()
+        peer.say("EHLO c", "MAIL FROM:<s@sender.example>")
+        answers = {path: peer.say(f"RCPT TO:{path}")[:9] for path in MISADDRESSED}
+        assert all(answer == "250 2.1.5" for answer in answers.values()) == accepts, answers
+        assert any(answer.startswith("5") for answer in answers.values()) != accepts
+        if not accepts:
+            return
+        for worse in ("<\xff@x>", "<a\tb\x01@c>", "<" + "a" * 321 + ">", "<a b@c> NOTIFY=WHAT", "a b@c", "<>"):
+            assert peer.say(f"RCPT TO:{worse}")[0] == "5", worse
+        assert peer.say("DATA").startswith("354 ")
+        peer.send(b"Subject: s\r\n\r\n.\r\n")
+        assert peer.reply().startswith("250 ")
+        rows = live.link.recipients()
+        (message,) = live.link.messages()
+    assert {queue for queue, _ in rows} == {"{invalid}/{default}"}
+    assert {due.address for _, due in rows} >= {"a b@c", "nobody", "@"} and [due.notify for _, due in rows].count(1) == 1
+    assert b"a b@c" not in message.prefix
+
+
+def test_strangers_cannot_name_what_is_no_address() -> None:
+    with Live(configured("always-allow-relaying no\naccept-invalid-recipients yes")) as live, live.client() as peer:
+        peer.reply()
+        peer.say("EHLO c", "MAIL FROM:<s@sender.example>")
+        assert {peer.say(f"RCPT TO:{path}") for path in MISADDRESSED} == {"550 5.7.1 relaying denied"}
+
+
 def test_relay_debug_makes_denials_temporary() -> None:
     with Live(configured("always-allow-relaying no", "relay-debug yes")) as live, live.client() as peer:
         peer.reply()

@@ -182,7 +182,7 @@ class Peer:
             self.addresses.append(address)
         return answer
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         """The core's own words do."""
         return None
 

@@ -51,7 +51,7 @@ class Postbox:
         self.open.recipients.append((address, parameters))
         return RECIPIENT_OK
 
-    def no_address(self) -> Reply | None:
+    def no_address(self, argument: bytes) -> Reply | None:
         return NO_RELAY
 
     def nonce(self) -> str:
@@ -73,6 +73,8 @@ class Postbox:
     def denied(self, user: str, mechanism: str) -> Reply | None:
         self.users.append(("", mechanism))
         return reply(535, "5.7.8 Authentication credentials invalid")
+    def starttls(self) -> bool:
+        return True
 
     def data(self) -> Reply:
         assert self.open is not None and self.open.recipients

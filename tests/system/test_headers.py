@@ -86,3 +86,18 @@ def test_who_asks_for_it_hears_of_a_delay(make_engine: MakeEngine) -> None:
         eventually(lambda: engine.log().count(" delay-told ") >= 2, "both are in the log")
     assert b"\r\nAction: delayed\r\n" in first and b"\r\nWill-Retry-Until: " in first and b"rfc822;b@d.example" in first
     assert b"a@d.example" not in first and b"secret text" not in first
+
+
+def test_a_recipient_that_is_no_address_bounces_after_it_was_accepted(make_engine: MakeEngine) -> None:
+    with Sink("accept-all") as inbox:
+        engine = make_engine(DELAY.replace("yes\n", "yes\n    accept-invalid-recipients yes\n", 1).format(port=inbox.port, inbox=inbox.port))
+        wire = Wire(engine.port, CLIENT)
+        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<o'brien,, x@y z>", "RCPT TO:<a@d.example>", "DATA"):
+            assert wire.ask(line)[:3] in ("250", "354")
+        assert wire.ask("Subject: s\r\n\r\ntext\r\n.").startswith("250 ")
+        wire.close()
+        messages = inbox.wait_for_messages(2)
+        (bounce,) = engine.wait_for_records(1, "b")
+    assert (bounce["rcpt"], bounce["dsnStatus"][:5], bounce["queue"]) == ("o'brien,, x@y z", "5.1.3", "{invalid}/{default}")
+    (report,) = [message.content for message in messages if b"Status: 5.1.3" in message.content]
+    assert b"Final-Recipient: rfc822;o'brien,, x@y z\r\n" in report

@@ -15,6 +15,8 @@ MALFORMED = -3
 
 # States of scan_body that a caller looks at: they say how many bytes of what may be the final dot line are in its hands already.
 BODY_START = 0
+BODY_LINE = 1  # in the middle of a line
+BODY_CR = 2  # behind a CR in it
 BODY_DOT = 3  # a dot at a line start
 BODY_DOT_CR = 4  # the same and a CR
 BODY_LENIENT = 8  # flag: BARE_EOL was answered
@@ -24,7 +26,7 @@ _BLANKS = b" \t"
 
 # What a state remembers: the end of what went before, as far as it matters (line start, in a line, CR, dot at a line start, the same and CR).
 _BEFORE = (b"\r\n", b"", b"\r", b"\r\n.", b"\r\n.\r")
-_TAILS = ((b"\r\n.\r", BODY_DOT_CR), (b"\r\n.", BODY_DOT), (b"\r\n", BODY_START), (b"\r", 2))
+_TAILS = ((b"\r\n.\r", BODY_DOT_CR), (b"\r\n.", BODY_DOT), (b"\r\n", BODY_START), (b"\r", BODY_CR))
 _STRICT_EVENT = re.compile(rb"\r\n\.\r\n|\r(?!\n|\Z)|(?<!\r)\n")
 
 
@@ -49,7 +51,7 @@ def scan_body(data: Buffer, start: int, state: int) -> tuple[int, int]:
     for tail, then in _TAILS:
         if text.endswith(tail):
             return NEED_DATA, then | (state & BODY_LENIENT)
-    return NEED_DATA, 1 | (state & BODY_LENIENT)
+    return NEED_DATA, BODY_LINE | (state & BODY_LENIENT)
 
 
 def stuff(data: Buffer) -> bytes:

@@ -27,6 +27,8 @@ NEED_DATA = _chosen.NEED_DATA
 BARE_EOL = _chosen.BARE_EOL
 MALFORMED = _chosen.MALFORMED
 BODY_START = _chosen.BODY_START
+BODY_LINE = _chosen.BODY_LINE
+BODY_CR = _chosen.BODY_CR
 BODY_DOT = _chosen.BODY_DOT
 BODY_DOT_CR = _chosen.BODY_DOT_CR
 BODY_LENIENT = _chosen.BODY_LENIENT
@@ -41,6 +43,6 @@ scan_reply = _chosen.scan_reply
 shared_add = _chosen.shared_add
 
 __all__ = [
-    "BARE_EOL", "BODY_DOT", "BODY_DOT_CR", "BODY_LENIENT", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA",
+    "BARE_EOL", "BODY_CR", "BODY_DOT", "BODY_DOT_CR", "BODY_LENIENT", "BODY_LINE", "BODY_START", "COMPILED", "MALFORMED", "NEED_DATA",
     "find_fields", "has_8bit", "parse_path", "read_command", "scan_body", "scan_reply", "shared_add", "stuff", "unstuff",
 ]  # fmt: skip

@@ -162,6 +162,11 @@ class ClientSettings:
         v.boolean, "false", "Refuse a message with too many recipients at DATA (554), instead of each recipient over max-rcpt-per-message (452)."
     )
     disconnect_on_transient_error: bool = directive(v.boolean, "false", "Close the connection instead of answering a command with a 4xx.")
+    bare_newline: str = directive(
+        v.choice("reject", "normalize"),
+        "reject",
+        "A CR or LF in content that is no CRLF: refuse the message; normalize makes CRLF of LF and a blank of CR, for clients that may relay.  Ours.",
+    )
     allow_chunking: bool = directive(v.boolean, "true", "Offer CHUNKING and BINARYMIME: content may come by BDAT.")
     allow_smtputf8: bool = directive(v.boolean, "true", "Offer SMTPUTF8: addresses in UTF-8 may come in.")
     max_message_hops: int = directive(v.count, "100", "Most Received fields; more is a loop.")

@@ -161,6 +161,7 @@ class Listener:
             domain_suffix=self.reception.config.server.domain_suffix if client.auto_qualify_domain else "",
             too_many_rcpts_fails_message=client.too_many_rcpts_fails_message,
             disconnect_on_transient_error=client.disconnect_on_transient_error,
+            mends_newlines=client.always_allow_relaying and client.bare_newline == "normalize",
             smtputf8=client.allow_smtputf8,
             chunking=client.allow_chunking,
             auth=self.credentials.mechanisms(client, False),

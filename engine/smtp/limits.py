@@ -26,6 +26,7 @@ class ServerLimits:
     domain_suffix: str = ""  # completes an address without a domain; "": such an address is refused
     too_many_rcpts_fails_message: bool = False  # DATA is refused, instead of each recipient too many
     disconnect_on_transient_error: bool = False  # close instead of a 4xx
+    mends_newlines: bool = False  # a bare CR or LF in content is mended, instead of refusing it
     smtputf8: bool = False  # SMTPUTF8 is offered
     chunking: bool = False  # CHUNKING is, and BINARYMIME
     auth: tuple[str, ...] = ()  # mechanisms of AUTH offered without TLS

@@ -17,6 +17,7 @@ cdef class ServerConnection:
     cdef bint _too_many
     cdef int _needs
     cdef int _scan
+    cdef object _mender
     cdef Py_ssize_t _size
     cdef object _refusal
     cdef readonly bint _chunked

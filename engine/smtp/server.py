@@ -1,8 +1,9 @@
 """The server's half of SMTP without I/O: bytes in, replies out, and a handler that decides (RFC 5321, 1870, 2920, 3207, 3461, 3463, 6152).
 
 Line ends are CRLF and nothing else.  A bare CR or LF in a command ends the connection; in a message it refuses the message, whose end is still
-only CRLF . CRLF: no two parties can see different ends (smuggling).  Replies never depend on how the bytes were cut into reads, but for one: what
-comes in one read with STARTTLS, behind it, ends the session (what comes later is the handshake's).
+only CRLF . CRLF: no two parties can see different ends (smuggling); where `mends_newlines` says so strict lines are made of it instead.  Replies
+never depend on how the bytes were cut into reads, but for one: what comes in one read with STARTTLS, behind it, ends the session (what comes later
+is the handshake's).
 
 Bounds: a command line is at most `ServerLimits.max_line_bytes`, longer ones are thrown away up to their CRLF; body bytes are handed on and never
 kept (but for a dot that may be the last); while the reply to a final dot is owed, at most `MAX_HELD_BYTES` are held.  What comes out of one
@@ -17,7 +18,7 @@ from functools import lru_cache
 from typing import cast
 
 from engine.errors import LocalProtocolError
-from engine.fastpath import BARE_EOL, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_START, read_command, scan_body
+from engine.fastpath import BARE_EOL, BODY_CR, BODY_DOT, BODY_DOT_CR, BODY_LENIENT, BODY_LINE, BODY_START, read_command, scan_body
 from engine.mail.envelope import NEEDS_BINARYMIME, NEEDS_SMTPUTF8
 from engine.mail.reply import Reply
 from engine.smtp import replies as say
@@ -28,6 +29,7 @@ from engine.smtp.command import NO_ADDRESS, complete, read_mail, read_rcpt
 from engine.smtp.grammar import is_hello_name
 from engine.smtp.handler import GO_AHEAD, RECIPIENT_OK, SENDER_OK, Handler, Phase
 from engine.smtp.limits import ServerLimits
+from engine.smtp.newlines import Mender
 
 __all__ = ["GO_AHEAD", "MAX_HELD_BYTES", "RECIPIENT_OK", "SENDER_OK", "Handler", "Phase", "ServerConnection", "ServerLimits"]
 
@@ -45,8 +47,8 @@ class ServerConnection:
 
     __slots__ = (
         "_auth", "_chunk_left", "_chunk_reply", "_chunked", "_commands_left", "_errors_left", "_handler", "_held", "_hello", "_judging",
-        "_last_chunk", "_limits", "_mail", "_needs", "_overlong", "_recipients", "_refusal", "_scan", "_size", "_text", "_too_many", "_verifying",
-        "phase", "quit", "secure",
+        "_last_chunk", "_limits", "_mail", "_mender", "_needs", "_overlong", "_recipients", "_refusal", "_scan", "_size", "_text", "_too_many",
+        "_verifying", "phase", "quit", "secure",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: ServerLimits) -> None:
@@ -67,6 +69,7 @@ class ServerConnection:
         self._needs = 0  # bits NEEDS_* that MAIL asked for
         self._scan = BODY_START
         self._size = 0  # of the content so far, on the wire
+        self._mender: Mender | None = None  # since the content had a bare CR or LF
         self._refusal: Reply | None = None  # of the content that is being thrown away
         self._chunked = False  # the content comes by BDAT, and has begun to
         self._chunk_left = 0  # octets of the open chunk that are still to come
@@ -219,21 +222,28 @@ class ServerConnection:
         """Take message content at *at*, up to its final dot if it is there; the offset behind what was taken."""
         end, state = scan_body(data, at, self._scan)
         if end == BARE_EOL:
-            self._refuse(say.BARE_IN_BODY)
+            if self._limits.mends_newlines:
+                self._mender = Mender(self._scan == BODY_START)
+            else:
+                self._refuse(say.BARE_IN_BODY)
             end, state = scan_body(data, at, state)
         if end >= 0:
             stop = end - 3  # before the final dot line
         else:
-            # A dot that may be the final one stays with us: it is scanned again, from its line's start, with what comes next.
-            kept = state & ~BODY_LENIENT
-            kept = 1 if kept == BODY_DOT else 2 if kept == BODY_DOT_CR else 0
+            # A dot that may be the final one stays with us, and a CR that may be bare: scanned again, from their line's start, with what comes next.
+            before = state & ~BODY_LENIENT
+            kept = 1 if before in (BODY_DOT, BODY_CR) else 2 if before == BODY_DOT_CR else 0
             stop = len(data) - kept
             if kept:
                 self._held = data[stop:]
-                state = BODY_START | (state & BODY_LENIENT)
+                state = (BODY_LINE if before == BODY_CR else BODY_START) | (state & BODY_LENIENT)
             self._scan = state
         if stop > at:
-            self._take(data if at == 0 and stop == len(data) else data[at:stop])
+            piece = data if at == 0 and stop == len(data) else data[at:stop]
+            if self._mender is not None:
+                piece = self._mender.feed(piece)
+            if piece:
+                self._take(piece)
         if end < 0:
             return len(data)
         reply = self._refusal if self._refusal is not None else self._handler.end()
@@ -433,6 +443,7 @@ class ServerConnection:
             return refusal
         self.phase = _BODY
         self._scan = BODY_START
+        self._mender = None
         return _GO_AHEAD
 
     def _begin_content(self) -> bytes:
@@ -464,7 +475,7 @@ class ServerConnection:
         if not self._chunk_reply:
             if not self._chunked:
                 self._chunked = True
-                self._text = None if self._needs & NEEDS_BINARYMIME else ChunkedText(False)
+                self._text = None if self._needs & NEEDS_BINARYMIME else ChunkedText(self._limits.mends_newlines)
             if self._chunk_left:
                 self._commands_left += 1  # a long message is many commands
         self.phase = _CHUNK

@@ -99,11 +99,15 @@ def known(field: str) -> bool:
     return field.lower().startswith(("header_", "arf_")) or field.lower() in _CANONICAL
 
 
-def select(record_type: str, requested: Iterable[str]) -> tuple[str, ...]:
+def select(record_type: str, requested: Iterable[str], first_attempt: bool = False) -> tuple[str, ...]:
     """The fields of *record_type* that record-fields *requested* asks for, `type` first: names, `*` for the default ones, `!name` to leave one out.
 
     Nothing requested, or only names left out, starts from the default ones.  A name that is not `known` is a column that stays blank.
+    *first_attempt*: timeFirstAttempt is one of the default ones (track-time-first-attempt).
     """
+    default = DEFAULT_FIELDS[record_type]
+    if first_attempt and "timeQueued" in default:
+        default = (*default[:3], "timeFirstAttempt", *default[3:])
     words = [word.strip() for word in requested]
     chosen: dict[str, None] = {"type": None}
     if all(word.startswith("!") for word in words):
@@ -112,7 +116,7 @@ def select(record_type: str, requested: Iterable[str]) -> tuple[str, ...]:
         name = word.removeprefix("!")
         name = _CANONICAL.get(name.lower(), name)
         if word == "*":
-            chosen.update(dict.fromkeys(DEFAULT_FIELDS[record_type]))
+            chosen.update(dict.fromkeys(default))
         elif not word.startswith("!"):
             chosen[name] = None
         elif name != "type":

@@ -37,10 +37,13 @@ class Layout:
         iso_times: bool = True,
         user_string: str = "",
         wants: Callable[[str], bool] | None = None,
+        first_attempt: bool = False,
     ) -> None:
-        """*types* in the order of `records`, those that we write at all; *fields* as record-fields gives them, by type; *wants*: which queues'."""
+        """*types* in the order of `records`, those that we write at all; *fields* as record-fields gives them, by type; *wants*: which queues';
+        *first_attempt*: as `select` has it.
+        """
         extra = ("userString",) if user_string else ()
-        selections = {kind: union((select(kind, fields.get(kind, ())), extra)) for kind in types if kind in DEFAULT_FIELDS}
+        selections = {kind: union((select(kind, fields.get(kind, ()), first_attempt), extra)) for kind in types if kind in DEFAULT_FIELDS}
         names = union(selections.values())
         self.types = tuple(selections)
         self._wants = None if wants is None else lru_cache(maxsize=8192)(wants)

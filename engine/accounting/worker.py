@@ -45,7 +45,7 @@ def run(birth: Birth, config: Config, now_s: Callable[[], float] = time.time) ->
 async def _serve(birth: Birth, config: Config, now_s: Callable[[], float]) -> int:
     loop = asyncio.get_running_loop()
     log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
-    targets = make_targets(config.acct_files, log)
+    targets = make_targets(config.acct_files, log, config.server.track_time_first_attempt)
     lost: asyncio.Future[Exception] = loop.create_future()
     news = asyncio.Event()
     link = await SpoolLink.connect(
@@ -111,7 +111,7 @@ async def _rotate(rotation: LogRotation, executor: Executor, log: EventLog, now_
         await asyncio.sleep(ROTATE_S)
 
 
-def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog) -> list[Target]:
+def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog, first_attempt: bool = False) -> list[Target]:
     """A target for each acct-file; the same path twice gets two files, told apart by their sequence."""
     targets: dict[str, Target] = {}
     for settings in acct_files:
@@ -122,6 +122,7 @@ def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog) -> list[
             iso_times=settings.iso_times,
             user_string=settings.user_string,
             wants=None if every else partial(wanted, settings.queue_filter),
+            first_attempt=first_attempt,
         )
         for kind, fields in settings.fields.items():
             for field in fields:

@@ -266,12 +266,16 @@ class _Builder:
         listeners = tuple(dict.fromkeys((*server.values.get("smtp_listener", ()), *self.listeners)))
         server.values["smtp_listener"] = listeners or (v.ListenerSettings(parse_network("0.0.0.0")),)
         server.values["alias"] = (*server.values.get("alias", ()), *self.aliases)
-        if "include_headers_from" in server.values:
-            server.values["included_headers"] = self.included_headers(server)
+        server.values["included_headers"] = self.included_headers(server)
         every = settings.ServerSettings(**server.values)
         vmtas = self.virtual_mtas(every)
         pools = {
-            name: settings.VirtualMtaPool(name=name, members=self.members(name, pool), max_smtp_out=pool.values.values.get("max_smtp_out", 0))
+            name: settings.VirtualMtaPool(
+                name=name,
+                members=self.members(name, pool),
+                max_smtp_out=pool.values.values.get("max_smtp_out", 0),
+                include_headers_from=pool.values.values.get("include_headers_from", ""),
+            )
             for name, pool in self.pools.items()
         }
         for scope in (self.domains, *(s.domains for s in (*self.vmtas.values(), *self.pools.values()))):
@@ -307,10 +311,12 @@ class _Builder:
                 else:
                     self.problems.error(place, f"{path} cannot be read: {self.snapshot.failures.get(path, 'it was not found')}")
 
-    def included_headers(self, server: Values) -> bytes:
-        """What the file of include-headers-from holds, in wire form; b"" after a complaint."""
-        place = server.places["include_headers_from"]
-        path = server.values["include_headers_from"] = resolve(place.file, server.values["include_headers_from"])
+    def included_headers(self, values: Values) -> bytes:
+        """What the file of include-headers-from holds, in wire form; b"" where there is none, or after a complaint."""
+        place = values.places.get("include_headers_from")
+        if place is None:
+            return b""
+        path = values.values["include_headers_from"] = resolve(place.file, values.values["include_headers_from"])
         try:
             if path not in self.snapshot.attached:
                 raise ValueError(self.snapshot.failures.get(path, "it cannot be read"))
@@ -362,9 +368,12 @@ class _Builder:
 
     def virtual_mtas(self, server: settings.ServerSettings) -> dict[str, settings.VirtualMta]:
         inherited: dict[str, int] = {}
+        headers: dict[str, bytes] = {}
         for pool in self.pools.values():
             bound = pool.values.values.get("max_smtp_out", 0)
-            for member in pool.values.values.get("members", ()):
+            of_pool = self.included_headers(pool.values)
+            for member in dict.fromkeys(pool.values.values.get("members", ())):
+                headers[member] = headers.get(member, b"") + of_pool
                 if bound:  # a member of several pools obeys the smallest
                     inherited[member] = min(bound, inherited.get(member, bound))
         every = {DEFAULT_VIRTUAL_MTA: settings.VirtualMta(name=DEFAULT_VIRTUAL_MTA, source_hosts=server.smtp_source_host)}
@@ -375,6 +384,8 @@ class _Builder:
                 source_hosts=own.get("source_hosts") or server.smtp_source_host,
                 host_name=own.get("host_name", ""),
                 max_smtp_out=own.get("max_smtp_out", inherited.get(name, 0)),
+                included_headers=headers.get(name, b"") + self.included_headers(named.values),
+                include_headers_from=own.get("include_headers_from", ""),
             )
         return every
 

@@ -60,7 +60,8 @@ _YES = "yes"
 _OF_SUPERVISOR = {"listener-workers", "shutdown-timeout", "run-as-root"}
 _OF_LISTENERS = {"total-max-smtp-in", "relay-domain", "relay-address", "always-allow-relaying", "dsn-for-relayed-domain", "postmaster"}
 _OF_DELIVERY = {"total-max-smtp-out", "name-server", "domain-precedence", "delivery-workers"}
-_OF_ACCOUNTING = {"log-auto-rotation", "log-rotate"}
+_OF_SENDING = {"max-smtp-out", "include-headers-from", "included-headers"}  # of a virtual MTA's and a pool's: nothing to a listener
+_OF_ACCOUNTING = {"log-auto-rotation", "log-rotate", "track-time-first-attempt"}
 _DUMMY = "dummy-smtp"
 _TLS_IN = "smtp-server-tls-"
 _NOT_LISTENERS = RESTARTS | _OF_SUPERVISOR | _OF_DELIVERY | _OF_ACCOUNTING  # what is in no set concerns both
@@ -94,7 +95,7 @@ def of_listeners(every: Facts) -> Facts:
     return _those(
         every,
         lambda fact: (
-            (fact.kind in kinds and fact.setting != "max-smtp-out")
+            (fact.kind in kinds and fact.setting not in _OF_SENDING)
             or (fact.kind == "listener" and bool(fact.setting))
             or _of_server(fact, _NOT_LISTENERS)
         ),

@@ -43,13 +43,11 @@ def _server() -> tuple[Directive, ...]:
         ignored("pmc-acct-min-free-space", v.size, "Belongs to PowerMTA's console."),
         later("smtp-proxy-source-host", v.words, stops="send from our own addresses instead of the proxy's"),
         *_tls_ignored("smtp-server-tls-"),
-        later("spool-delete-corrupted", v.boolean, "false"),
         later("spool-max-recipients", v.name, "auto"),
         ignored("sync-msg-create", v.boolean, "Every message is on disk before its 250, whatever this says."),
         ignored("sync-msg-update", v.boolean, "Every outcome is on disk before it is forgotten, whatever this says."),
         *(ignored(f"thread-{what}", v.text, "There are no threads to set.") for what in ("max-priority", "min-priority", "reuse")),
         later("total-max-file", v.number),
-        later("track-time-first-attempt", v.boolean, "false"),
         later("use-proxy", v.names, '""', stops="send from our own addresses instead of the proxy's"),
         ignored("volume-audit-api-key", v.secret, "Belongs to PowerMTA's licence."),
     )
@@ -80,7 +78,6 @@ def _source() -> tuple[Directive, ...]:
         later("check-dkim-inbound", v.boolean, "false"),
         *(ignored(f"check-{what}-inbound", v.boolean, "Sender ID is dead; nothing is checked.") for what in ("mfrom", "pra")),
         ignored("check-spf-inbound-best-guess", v.boolean, "Sender ID is dead; nothing is checked."),
-        later("date-header-time", v.choice("reception", "delivery"), "reception"),
         later("pattern-list", v.name, stops="choose other virtual MTAs than the list does"),
         later("process-x-dkim-key", v.boolean, "false", stops="send mail unsigned that the keys in these headers are to sign"),
         later("process-x-schedule", v.boolean, "false", stops="send mail outside the times that it asks for"),
@@ -89,7 +86,6 @@ def _source() -> tuple[Directive, ...]:
         later("source-group", v.name, stops="let in more connections than the group allows"),
         later("suppression-lists", v.names, '""', stops="send mail to suppressed recipients"),
         later("trace-dkim-check", v.boolean, "false"),
-        later("verp-default", v.boolean, "false", stops="send mail without its VERP senders"),
     )
 
 
@@ -206,7 +202,6 @@ def _pool() -> tuple[Directive, ...]:
         later("cold-virtual-mta", v.name),
         later("domain-key", v.domain_key),
         later("enable-signals", v.text, "false"),
-        later("include-headers-from", v.file, stops="send mail without these headers"),
         later("max-smtp-data-volume-rate", v.data_rate, "unlimited", stops="send faster than this"),
         later("max-smtp-msg-rate", v.rate, "unlimited", stops="send faster than this"),
         later("rewrite-list", v.name, stops="send mail from addresses that the list replaces"),

@@ -72,6 +72,12 @@ class ServerSettings:
         v.file, "", "A file of header fields, read with the configuration: they follow our Received field in every message.  At most 16 KB of ASCII."
     )
     included_headers: bytes = b""  # what that file holds, in wire form: build fills it
+    spool_delete_corrupted: bool = directive(
+        v.boolean, "false", "Bounce mail whose content in the spool is damaged, instead of keeping it for whoever may mend it."
+    )
+    track_time_first_attempt: bool = directive(
+        v.boolean, "false", "Whether accounting files show timeFirstAttempt without being asked for it, behind timeQueued."
+    )
     smtp_source_host: tuple[v.SourceHost, ...] = repeated(
         v.source_host, "Address to send from and its EHLO name, for virtual MTAs without their own.", aliases=(("smtp-source-ip", v.source_address),)
     )
@@ -175,9 +181,13 @@ class ClientSettings:
     remove_header: tuple[bytes, ...] = directive(v.header_names, "", "Header fields that are cut out at reception.", empty=())
     remove_received_headers: bool = directive(v.boolean, "false", "Cut out the Received fields that messages come with, once counted.")
     add_date_header: str = directive(
-        v.choice("no", "yes", "override"), "no", "Add a Date field, of the time of reception, where there is none; override: in place of any."
+        v.choice("no", "yes", "override"), "no", "Add a Date field where there is none; override: in place of any."
     )
+    date_header_time: str = directive(v.choice("reception", "delivery"), "reception", "Which time the Date field shows that add-date-header adds.")
     add_message_id_header: bool = directive(v.boolean, "false", "Add a Message-ID field where there is none.")
+    verp_default: bool = directive(
+        v.boolean, "false", "Send to each recipient from an address of its own, which names it: u@d to x@y leaves as u-x=y@d, and bounces go there."
+    )
     process_x_job: bool = directive(v.boolean, "false", "Take the job ID from the header x-job, up to its first blank, and strip it.")
     retain_x_job: bool = directive(v.boolean, "false", "Keep the header x-job.")
     jobid_header: bytes = directive(v.header_name, "", "A header to take the job ID from where x-job gives none; it stays.", empty=b"")
@@ -370,6 +380,8 @@ class VirtualMta:
     )
     host_name: str = directive(v.host_name, "", "EHLO name where smtp-source-host gives none.")
     max_smtp_out: int = directive(v.limit, "unlimited", "Connections over all queues of the virtual MTA; 0: no limit.")
+    include_headers_from: str = directive(v.file, "", "A file of header fields for mail that it sends, after the server's and those of its pools.")
+    included_headers: bytes = b""  # of that file and the pools', in wire form: build fills it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +391,7 @@ class VirtualMtaPool:
     name: str
     members: tuple[str, ...] = repeated(v.name, "A member; each gets its turn.", name="virtual-mta")
     max_smtp_out: int = directive(v.limit, "unlimited", "max-smtp-out of each member that sets none itself.")
+    include_headers_from: str = directive(v.file, "", "A file of header fields for mail that its members send, whoever chose them.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

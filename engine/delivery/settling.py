@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from engine.delivery.events import Events
 from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement, standing, stays, told_of_delay
 from engine.delivery.report import Reporter
@@ -11,6 +13,7 @@ from engine.errors import SpoolError
 from engine.log import EventLog, escape
 from engine.mail.envelope import NOTIFY_DELAY, Message
 from engine.mail.message_id import text as id_text
+from engine.mail.verp import sender_for
 from engine.scheduler.queue import Queue, Row
 from engine.scheduler.scan import warning_due_ms
 from engine.scheduler.scheduler import Scheduler
@@ -48,10 +51,12 @@ class Settler:
         return len(self._scheduler.settling) >= UNSETTLED_MOST
 
     def message(self, queue: Queue, message_id: bytes, rows: Sequence[Row], now_ms: int) -> Message | None:
-        """The message that *rows* are recipients of; without one they are put aside."""
+        """The message that *rows* are recipients of, with the sender that those with VERP have; without one they are put aside."""
         message = self._reader.messages((message_id,)).get(message_id)
         if message is None:
             self.put_aside(queue, message_id, rows, "its row is missing", now_ms)
+        elif rows[0].due.verp and message.return_path:
+            return msgspec.structs.replace(message, return_path=sender_for(message.return_path, rows[0].due.address))
         return message
 
     def settle(self, queue: Queue, message_id: bytes, message: Message, results: Sequence[Result], peer: Peer, now_ms: int, buried: int = 0) -> None:
@@ -197,7 +202,7 @@ class Settler:
         while casualties and self._buried < BURIED_MOST:
             queue, row, status, diag = casualties.popleft()
             results = [Result(row, "b", status, diag)]
-            while casualties and casualties[0][0] is queue and casualties[0][1].message == row.message:
+            while casualties and casualties[0][0] is queue and _together(casualties[0][1], row):
                 _, other, status, diag = casualties.popleft()
                 results.append(Result(other, "b", status, diag))
             message = self.message(queue, row.message, [result.row for result in results], now_ms)
@@ -215,7 +220,7 @@ class Settler:
         while overdue and self._buried < BURIED_MOST:
             queue, row = overdue.popleft()
             rows = [row]
-            while overdue and overdue[0][0] is queue and overdue[0][1].message == row.message:
+            while overdue and overdue[0][0] is queue and _together(overdue[0][1], row):
                 rows.append(overdue.popleft()[1])
             message = self.message(queue, row.message, rows, now_ms)
             if message is not None:
@@ -259,3 +264,8 @@ class Settler:
     def _stored(self, refused: str | None) -> None:
         if refused is not None:
             self._log.event("settle-refused", f"{refused}: a queue record is not stored")
+
+
+def _together(row: Row, first: Row) -> bool:
+    """Whether one DSN may tell of both: they are of one message, and from one sender."""
+    return row.message == first.message and not row.due.verp

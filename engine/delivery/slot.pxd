@@ -12,6 +12,8 @@ cdef class Slot:
     cdef object _sources
     cdef object _total_out
     cdef object _log
+    cdef dict _fields
+    cdef bint _bounce_corrupted
     cdef readonly object _pool
     cdef dict _connections
     cdef dict _openings

@@ -12,6 +12,7 @@ from engine.delivery.attempt import Failed, Opener, Spare
 from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
+from engine.delivery.dressing import dressed
 from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, deferral, refusal, told
 from engine.delivery.pool import IdlePool
 from engine.delivery.settling import Settler
@@ -31,7 +32,7 @@ from engine.scheduler.queue import Doom, Queue, Row, Transaction
 from engine.scheduler.reachability import Reachability
 from engine.scheduler.scheduler import TOTAL_OUT, Scheduler
 from engine.smtp.client import Lost, RecipientOutcome, Stage
-from engine.spool import SpoolReader
+from engine.spool import BodyCorrupt, SpoolReader
 from engine.stream import Streams
 
 LARGE_BODY_BYTES = 256 * 1024
@@ -49,8 +50,19 @@ class Slot:
     backlog: Backlog
 
     def __init__(
-        self, scheduler: Scheduler, reader: SpoolReader, destinations: Destinations, sources: Sources, total_out: SharedCount, log: EventLog
+        self,
+        scheduler: Scheduler,
+        reader: SpoolReader,
+        destinations: Destinations,
+        sources: Sources,
+        total_out: SharedCount,
+        log: EventLog,
+        fields: dict[str, bytes],
+        bounce_corrupted: bool = False,
     ) -> None:
+        """*fields*: what `dressing.fields_of` says.  *bounce_corrupted*: spool-delete-corrupted."""
+        self._fields = fields
+        self._bounce_corrupted = bounce_corrupted
         self.scheduler = scheduler
         self._reader = reader
         self._sources = sources
@@ -272,6 +284,8 @@ class Slot:
         while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:
             message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
             if message is not None:
+                if message.late_date or self._fields:
+                    message = dressed(message, self._fields.get(queue.vmta, b""), now_ms)
                 if message.needs:
                     transaction = self._sendable(connection, transaction, message, now_ms)
                     if not transaction.rows:
@@ -308,8 +322,14 @@ class Slot:
 
     def body_unreadable(self, connection: Connection, error: SpoolError) -> None:
         """See `connection.Owner`."""
-        transaction, _ = _under_way(connection)
-        self.settler.put_aside(transaction.queue, transaction.message, transaction.rows, f"its body cannot be read ({error})", self._now_ms())
+        transaction, message = _under_way(connection)
+        queue, rows, now_ms = transaction.queue, transaction.rows, self._now_ms()
+        if self._bounce_corrupted and isinstance(error, BodyCorrupt):
+            self._log.event("corrupted", f"id={id_text(transaction.message)} queue={queue.name} {error}: it bounces (spool-delete-corrupted)")
+            results = [Result(row, "b", "5.3.0", "x-engine;what our spool holds of the message is damaged") for row in rows]
+            self.settler.settle(queue, transaction.message, message, results, NOWHERE, now_ms)
+        else:
+            self.settler.put_aside(queue, transaction.message, rows, f"its body cannot be read ({error})", now_ms)
 
     def watch(self, connection: Connection) -> None:
         """See `connection.Owner`."""

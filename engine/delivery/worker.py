@@ -19,6 +19,7 @@ from engine.delivery.answers import Answers
 from engine.delivery.backlog import Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
+from engine.delivery.dressing import fields_of
 from engine.delivery.ownership import Ownership
 from engine.delivery.report import Reporter
 from engine.delivery.settling import Settler
@@ -82,6 +83,8 @@ class _Worker:
             Sources(config, local_addresses),
             process.outgoing(birth, config.server.total_max_smtp_out),
             self._log,
+            fields_of(config),
+            config.server.spool_delete_corrupted,
         )
         writer = SegmentWriter(Path(birth.spool_path) / "bodies", link)
         reporter = Reporter(config.server, link, reader, writer)

@@ -43,6 +43,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     job_id: str
     needs: int = 0  # bits NEEDS_*
     smtp_user: str = ""  # as whom the client authenticated
+    late_date: bool = False  # the last line of prefix is a Date field, to be made anew whenever the message is sent
 
 
 NOTIFY_DELAY = 8  # a bit of Due.notify
@@ -60,6 +61,7 @@ class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_attempt_ms: int = 0
     last_reply: str = ""
     notified_ms: int = 0  # when its sender heard last that it waits (NOTIFY=DELAY)
+    verp: bool = False  # it travels alone, from a sender address of its own (engine.mail.verp)
 
 
 # key of `due`: queue number, priority (255 - priority: higher first), due time in ms, message id, recipient number

@@ -30,6 +30,7 @@ class Found(NamedTuple):
     job_id: str
     env_id: str
     add_date: bool
+    late_date: bool  # it is to be that of delivery
     add_message_id: bool
 
 
@@ -42,6 +43,7 @@ class HeaderWork:
         self.ret = _RETURN[client.dsn_return_default]
         self.notify_sender = not client.suppress_local_dsn
         self._add_date = client.add_date_header != "no"
+        self._late_date = client.date_header_time == "delivery"
         self._override_date = client.add_date_header == "override"
         self._add_message_id = client.add_message_id_header
         self._prefix = client.jobid_prefix
@@ -87,23 +89,27 @@ class HeaderWork:
             if name in self._cut or forged or (name == b"date" and self._override_date):
                 cut.append((start, stop))
         job_id = next((found for name in self._job_fields if (found := _word(first.get(name, ""), MAX_JOB_ID_CHARS))), "")
+        add_date = self._add_date and (self._override_date or b"date" not in first or b"date" in self._cut)
         return Found(
             hops=hops,
             requested=first.get(b"x-virtual-mta") if self._virtual_mta else None,
             cut=cut,
             job_id=f"{self._prefix}{job_id}"[:MAX_JOB_ID_CHARS] if job_id else "",
             env_id=_printable(first.get(b"x-envid", ""), MAX_ENV_ID_CHARS) if self._env_id else "",
-            add_date=self._add_date and (self._override_date or b"date" not in first or b"date" in self._cut),
+            add_date=add_date,
+            late_date=add_date and self._late_date,
             add_message_id=self._add_message_id and (b"message-id" not in first or b"message-id" in self._cut),
         )
 
 
 def added_fields(found: Found, message_id: str, host_id: int, host_name: str, now_s: int) -> bytes:
-    """The Date and Message-ID fields that the message gets, in wire form.  *host_id* keeps ids of several servers apart; 0 is left out."""
-    fields = f"Date: {date(now_s)}\r\n" if found.add_date else ""
-    if found.add_message_id:
-        fields += f"Message-ID: <{message_id}{f'.{host_id}' if host_id else ''}@{host_name}>\r\n"
-    return fields.encode("latin-1", "replace")
+    """The Date and Message-ID fields that the message gets, in wire form.  *host_id* keeps ids of several servers apart; 0 is left out.
+
+    A Date that is made anew at delivery stands last (`Message.late_date`).
+    """
+    dated = f"Date: {date(now_s)}\r\n" if found.add_date else ""
+    named = f"Message-ID: <{message_id}{f'.{host_id}' if host_id else ''}@{host_name}>\r\n" if found.add_message_id else ""
+    return f"{named}{dated}".encode("latin-1", "replace") if found.late_date else f"{dated}{named}".encode("latin-1", "replace")
 
 
 def value(header_field: bytes) -> str:

@@ -286,15 +286,15 @@ class Intake:
         sender = envelope.sender
         prefix = self._prefix(shown_id, virtual_mta, now_ms)
         notify = envelope.notify_sender and sender != ""
-        ret, env_id, job_id = envelope.ret, envelope.env_id, ""
+        ret, env_id, job_id, late_date = envelope.ret, envelope.env_id, "", False
         work, found = self._work, self._found
         if work is not None and found is not None:
             prefix += envelope.results + added_fields(found, shown_id, reception.host_id, origin.host_name, now_ms // 1000)
             notify = notify and work.notify_sender
-            ret, env_id, job_id = ret or work.ret, found.env_id or env_id, found.job_id
+            ret, env_id, job_id, late_date = ret or work.ret, found.env_id or env_id, found.job_id, found.late_date
         message = Message(
             body, sender, prefix, now_ms, self._eight_bit, notify, ret, env_id,
-            src_type="smtp", src_mta=origin.src_mta, job_id=job_id, needs=envelope.needs, smtp_user=origin.smtp_user,
+            src_type="smtp", src_mta=origin.src_mta, job_id=job_id, needs=envelope.needs, smtp_user=origin.smtp_user, late_date=late_date,
         )  # fmt: skip
         accept = Accept(self._id, _encode(message), body.epoch, body.segment, body.size_bytes, recipients)
 
@@ -331,11 +331,12 @@ class Intake:
         first = router.assign(choice)
         assigned = first
         together = self._origin.client.add_x_virtual_mta_header or not first.pool
+        verp = self._origin.client.verp_default
         rows: list[NewRecipient] = []
         for target, notify, orcpt in self._envelope.recipients.values():
             if rows and not together:
                 assigned = router.assign(choice)
-            due = Due(target.address, now_ms, orcpt, notify, assigned.pool)
+            due = Due(target.address, now_ms, orcpt, notify, assigned.pool, verp=verp)
             rows.append(NewRecipient(f"{target.domain}/{assigned.vmta}", _encode(due)))
         if self._work is not None:
             for target in self._work.bcc:

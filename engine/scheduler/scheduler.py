@@ -228,11 +228,13 @@ class Scheduler:
                 continue
             if not rows:
                 message = row.key[13:25]
-            elif row.key[13:25] != message or len(rows) >= settings.max_rcpt_per_message:
+            elif row.key[13:25] != message or row.due.verp or len(rows) >= settings.max_rcpt_per_message:
                 break
             rows.append(row)
             queue.in_flight.add(row.key)
             passed += 1
+            if row.due.verp:
+                break
         del window[:passed]
         if not window:
             self.ready.pop(queue.number, None)

@@ -119,6 +119,16 @@ def test_record_fields(requested: tuple[str, ...], fields: tuple[str, ...]) -> N
     assert select("d", requested) == fields
 
 
+def test_the_first_attempt_is_shown_where_it_is_tracked() -> None:
+    fields = DEFAULT_FIELDS["d"]
+    assert select("d", (), True) == (*fields[:3], "timeFirstAttempt", *fields[3:])
+    assert select("d", ("*", "!timeFirstAttempt"), True) == fields
+    assert select("d", ("rcpt",), True) == ("type", "rcpt")
+    assert select("tq", (), True) == DEFAULT_FIELDS["tq"]
+    layout = Layout(("d",), {}, iso_times=False, first_attempt=True)
+    assert layout.header.startswith(b"type,timeLogged,timeQueued,timeFirstAttempt,orig,")
+
+
 def test_a_field_that_does_not_exist_stays_blank() -> None:
     layout = Layout(("d",), {"d": ("recipient", "rcpt")})
     assert layout.header == b"type,recipient,rcpt\r\n" and layout.line(recipient()) == b"d,,user@example.org\r\n"

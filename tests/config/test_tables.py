@@ -99,7 +99,6 @@ def said(scope: str, line: str) -> list[str]:
         ("source 0/0", "suppression-lists a, b", 'suppression-lists ""'),
         ("source 0/0", "pattern-list a", ""),
         ("source 0/0", "rewrite-list a", ""),
-        ("source 0/0", "verp-default yes", "verp-default no"),
         ("source 0/0", "process-x-dkim-key yes", "process-x-dkim-key no"),
         ("source 0/0", "source-group g", ""),
         ("domain *", "require-starttls true", "require-starttls false"),

@@ -91,7 +91,7 @@ class Log(list[tuple[str, str]]):
 class SlotWorld:
     """Queues are numbered from 1, named d<number>.example/<virtual MTA>; `add` puts mail on the disk and announces it."""
 
-    def __init__(self, settings: DomainSettings, *, virtual_mta_limit: int = 0, total: int = 0) -> None:
+    def __init__(self, settings: DomainSettings, *, virtual_mta_limit: int = 0, total: int = 0, bounce_corrupted: bool = False) -> None:
         self.settings = settings
         self.disk: dict[bytes, Due] = {}
         self.names: dict[int, str] = {}
@@ -106,13 +106,17 @@ class SlotWorld:
         self.prefix = b""
         self.sender = "a@b.example"
         self.needs = 0
+        self.late_date = False
+        self.fields: dict[str, bytes] = {}  # of include-headers-from, by virtual MTA
         self.address = "192.0.2.1"
         self.dns_known = True  # so that an idle connection along the same route is had at once
         self.now_ms = slot_module.wall_ms()
         self.log = Log()
         self.scheduler = Scheduler(lambda domain, vmta: self.settings, lambda vmta: virtual_mta_limit)
         self.total = SharedCount(memoryview(bytearray(4)), 0, total)
-        self.slot = Slot(self.scheduler, cast(Any, self), cast(Any, None), cast(Any, self), self.total, cast(Any, self.log))
+        self.slot = Slot(
+            self.scheduler, cast(Any, self), cast(Any, None), cast(Any, self), self.total, cast(Any, self.log), self.fields, bounce_corrupted
+        )
         self.slot.settler = Settler(self.scheduler, cast(Any, self), cast(Any, self), cast(Any, self), cast(Any, self.log), self.slot.plan)
         steps: Any = type("Steps", (), {"tick": lambda *_: 0, "may_expire": lambda *_: True})()
         self.slot.backlog = Backlog(
@@ -150,7 +154,8 @@ class SlotWorld:
 
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         body = Body(1, 1, 20, self.size_bytes, 0)
-        return {each: Message(body, self.sender, self.prefix, 1, False, True, "", "", "smtp", "h (127.0.0.1)", "", self.needs) for each in ids}
+        more: Any = {"needs": self.needs, "late_date": self.late_date}
+        return {each: Message(body, self.sender, self.prefix, 1, False, True, "", "", "smtp", "h (127.0.0.1)", "", **more) for each in ids}
 
     def body(self, body: Body, message_id: bytes) -> bytes:
         return self.content

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from engine.config.settings import DomainSettings
 from engine.delivery import settling
 from engine.errors import SpoolError
 from engine.mail.envelope import Due
+from engine.mail.record import RecipientRecord, decode
 from engine.scheduler import scheduler as scheduler_module
+from engine.spool import BodyCorrupt, BodyMissing
 from tests.delivery.slot_world import EHLO, SlotWorld, turned
 
 ACCEPTED = b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go ahead\r\n"
@@ -38,6 +41,61 @@ async def test_what_is_no_address_bounces_unseen_by_any_host() -> None:
     for _ in range(3):
         await world.rest()
     assert world.fates() == ["m1r0 b 5.1.3"] and not world.connections and not world.total.mine()
+
+
+@turned
+async def test_recipients_with_verp_travel_alone_from_senders_of_their_own() -> None:
+    world = SlotWorld(DomainSettings(max_smtp_out=1))
+    world.add(1, 3)
+    for key in sorted(world.disk)[:2]:
+        world.disk[key] = msgspec.structs.replace(world.disk[key], verp=True)
+    connection, transport = await world.open()
+    for sender, recipients in (("a-m1r0=d1.example@b.example", [0]), ("a-m1r1=d1.example@b.example", [1]), ("a@b.example", [2])):
+        said = transport.said().decode()
+        assert f"MAIL FROM:<{sender}>" in said
+        assert [f"RCPT TO:<m1r{index}@d1.example>" in said for index in range(3)] == [index in recipients for index in range(3)]
+        connection.data_received(ACCEPTED)
+        transport.said()
+        connection.data_received(b"250 2.0.0 taken\r\n")
+        await world.rest()
+    assert world.fates() == ["m1r0 d 2.0.0", "m1r1 d 2.0.0", "m1r2 d 2.0.0"]
+    records = [decode(row.record) for operation in world.records for row in operation.rows]
+    assert [record.orig for record in records if isinstance(record, RecipientRecord)] == [
+        "a-m1r0=d1.example@b.example", "a-m1r1=d1.example@b.example", "a@b.example",
+    ]  # fmt: skip
+
+
+@turned
+async def test_a_bounce_of_age_goes_to_the_sender_of_its_recipient() -> None:
+    world = SlotWorld(DomainSettings(bounce_after_s=1.0))
+    told: list[tuple[str, int]] = []
+    world.accept_for = lambda queue, message, message_id, results, *_: told.append((message.return_path, len(results)))  # type: ignore[method-assign]
+    world.add(1, 2)
+    for key in world.disk:
+        world.disk[key] = msgspec.structs.replace(world.disk[key], queued_ms=1, verp=True)
+    await world.open()
+    await world.rest()
+    assert told == [("a-m1r0=d1.example@b.example", 1), ("a-m1r1=d1.example@b.example", 1)]
+
+
+@pytest.mark.parametrize(("wanted", "corrupt", "fates"), [(True, True, ["m1r0 b 5.3.0"]), (True, False, []), (False, True, [])])
+def test_damaged_mail_bounces_only_where_that_is_wanted(wanted: bool, corrupt: bool, fates: list[str]) -> None:
+    @turned
+    async def run() -> None:
+        world = SlotWorld(DomainSettings(), bounce_corrupted=wanted)
+
+        def damaged(*_: object) -> bytes:
+            raise BodyCorrupt("checksum") if corrupt else BodyMissing("no such file")
+
+        world.body = damaged  # type: ignore[method-assign]
+        world.add(1)
+        connection, _ = await world.open()
+        connection.data_received(ACCEPTED)
+        await world.rest()
+        assert world.fates() == fates and len(world.disk) == (0 if fates else 1)
+        assert [kind for kind, _ in world.log if kind in ("corrupted", "quarantine")] == ["corrupted" if fates else "quarantine"]
+
+    run()
 
 
 # --- deadlines ----------------------------------------------------------------------------------------------------------------------------

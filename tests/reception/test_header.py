@@ -71,6 +71,22 @@ def test_date(said: str, header: str, added: int, kept: int) -> None:
     assert names(body).count(b"Date") == kept
 
 
+@pytest.mark.parametrize(("time", "late"), [("reception", False), ("delivery", True)])
+def test_a_date_of_delivery_stands_last_to_be_made_anew(time: str, late: bool) -> None:
+    source = f"add-date-header yes\nadd-message-id-header yes\ndate-header-time {time}"
+    gate = Configured(source, "include-headers-from h.txt", **{"h.txt": "X-A: 1\n"})
+    _, message = gate.take("Subject: s\n")
+    assert message.late_date == late
+    assert names(message.prefix)[-2:] == ([b"Message-ID", b"Date"] if late else [b"Date", b"Message-ID"])
+
+
+def test_a_date_that_came_with_the_message_is_not_made_anew() -> None:
+    body, message = Configured("add-date-header yes\ndate-header-time delivery").take("Date: then\n")
+    assert not message.late_date and names(body) == [b"Date"] and b"Date" not in names(message.prefix)
+    _, message = Configured("date-header-time delivery").take("Subject: s\n")
+    assert not message.late_date
+
+
 @pytest.mark.parametrize(("host_id", "ending"), [("", b"@mx.engine.example>"), ("host-id 7\n", b".7@mx.engine.example>")])
 def test_message_id_where_there_is_none(host_id: str, ending: bytes) -> None:
     _, message = Configured("add-message-id-header yes", host_id).take("Subject: s\n")
@@ -202,6 +218,13 @@ def test_a_copy_of_every_message() -> None:
     gate = Configured("bcc archive@corp.example")
     gate.take("Subject: s\n", "archive@corp.example")
     assert len(gate.link.recipients()) == 1
+
+
+@pytest.mark.parametrize("said", ["yes", "no"])
+def test_verp_is_a_matter_of_each_recipient_but_a_copys(said: str) -> None:
+    gate = Configured(f"verp-default {said}\nbcc archive@corp.example")
+    gate.take("Subject: s\n")
+    assert [due.verp for _, due in gate.link.recipients()] == [said == "yes", False]
 
 
 def test_defaults_for_dsns() -> None:

@@ -11,6 +11,7 @@ from engine.delivery.attempt import Failed
 from engine.delivery.backlog import Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
+from engine.delivery.dressing import fields_of
 from engine.delivery.ownership import Ownership
 from engine.delivery.report import Reporter
 from engine.delivery.settling import Settler
@@ -188,7 +189,7 @@ class DeliveryProcess(Process):
         resolver._servers = [cast(Any, world.dns)]
         scheduler = Scheduler(config.domain, lambda vmta: config.virtual_mtas[vmta].max_smtp_out)
         total = self.total = SharedCount(memoryview(bytearray(4)), 0, config.server.total_max_smtp_out)
-        slot = Slot(scheduler, reader, Destinations(resolver, frozenset()), Sources(config, list), total, log)
+        slot = Slot(scheduler, reader, Destinations(resolver, frozenset()), Sources(config, list), total, log, fields_of(config))
         reporter = Reporter(config.server, link, reader, cast(Any, Segments(world.spool, link)))
         slot.settler = Settler(scheduler, link, reader, reporter, log, slot.plan)
         steps = StepGuard(world.clock.wall_ms(), world.clock.monotonic_s())

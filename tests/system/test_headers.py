@@ -101,3 +101,46 @@ def test_a_recipient_that_is_no_address_bounces_after_it_was_accepted(make_engin
     assert (bounce["rcpt"], bounce["dsnStatus"][:5], bounce["queue"]) == ("o'brien,, x@y z", "5.1.3", "{invalid}/{default}")
     (report,) = [message.content for message in messages if b"Status: 5.1.3" in message.content]
     assert b"Final-Recipient: rfc822;o'brien,, x@y z\r\n" in report
+
+
+LATE = """
+host-name mx.engine.example
+smtp-listener 127.0.0.1:@port@
+track-time-first-attempt yes
+<virtual-mta v>
+    include-headers-from headers.txt
+</virtual-mta>
+<source 127.0.0.1>
+    always-allow-relaying yes
+    default-virtual-mta v
+    add-date-header yes
+    date-header-time delivery
+    verp-default yes
+</source>
+<domain *>
+    smtp-hosts [127.0.0.1]:{port}
+</domain>
+"""
+
+
+def test_what_is_made_when_a_message_is_sent(make_engine: MakeEngine) -> None:
+    """A virtual MTA's fields, the date of delivery, a sender for each recipient."""
+    with Sink("accept-all") as sink:
+        engine = make_engine("")
+        engine.stop()
+        (engine.directory / "headers.txt").write_text("X-Of: v\n")
+        engine.configure(LATE.format(port=sink.port))
+        engine.start()
+        wire = Wire(engine.port, CLIENT)
+        for line in ("EHLO client.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<a@d.example>", "RCPT TO:<b@d.example>", "DATA"):
+            assert wire.ask(line)[:3] in ("250", "354")
+        assert wire.ask("Subject: s\r\nx-dkim-key: secret\r\n\r\ntext\r\n.").startswith("250 ")
+        wire.close()
+        sink.wait_for_messages(2)
+        records = engine.wait_for_records(2, "d")
+    assert sorted(message.sender for message in sink.messages) == ["s-a=d.example@sender.example", "s-b=d.example@sender.example"]
+    assert sorted(record["orig"] for record in records) == ["s-a=d.example@sender.example", "s-b=d.example@sender.example"]
+    assert all(record["timeFirstAttempt"] for record in records)
+    for message in sink.messages:
+        head = message.content.partition(b"\r\n\r\n")[0].split(b"\r\n")
+        assert [line.partition(b":")[0] for line in head if line[:1] not in b" \t"] == [b"Received", b"Date", b"X-Of", b"Subject"]

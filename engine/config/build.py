@@ -242,9 +242,8 @@ class _Builder:
         address = self.reader.argument(section, v.listener_address)
         if address is not None:
             own = absolute(values).values
-            self.listeners.append(
-                v.ListenerSettings(*address, own.get("source", ""), own.get("immediate_tls", False), of_listener(own, self.server_tls))
-            )
+            tls, proxies = of_listener(own, self.server_tls), own.get("proxy_protocol_from", ())
+            self.listeners.append(v.ListenerSettings(*address, own.get("source", ""), own.get("immediate_tls", False), tls, proxies))
 
     def _path(self, place: Place, value_type: v.ValueType[str], text: str, column: int) -> str:
         arguments = Arguments(text)

@@ -183,6 +183,8 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
 def _tls_of(listener: ListenerSettings) -> Iterator[tuple[str, str]]:
     if listener.immediate_tls:
         yield "immediate-tls", "yes"
+    if listener.proxies:
+        yield "proxy-protocol-from", ", ".join(map(_network, listener.proxies))
     if listener.tls is not None:
         yield from ((f"tls {name}", written("", value)) for name, value in listener.tls._asdict().items())
 

@@ -9,7 +9,7 @@ from engine.config import list_entry
 from engine.config import tls_value as tv
 from engine.config import values as v
 from engine.config.directive import directive, repeated
-from engine.config.pattern import AddressPattern, DomainPattern
+from engine.config.pattern import AddressPattern, DomainPattern, Network
 from engine.config.queue_pattern import QueuePattern
 from engine.config.snapshot import NO_FILE
 from engine.config.tls import CIPHERS, NO_PEM, OFF, ClientTls, PemFile, ServerTls, client_tls, versions
@@ -418,6 +418,13 @@ class ListenerStanza:
     """One <smtp-listener> section: what smtp-listener says, in a stanza."""
 
     source: str = directive(v.name, "", "A <source> to apply to its clients.")
+    proxy_protocol_from: tuple[Network, ...] = directive(
+        v.networks,
+        "",
+        "Proxies in front of this listener: from their addresses each connection has to begin with a PROXY header (version 1 or 2), "
+        "and the client is who that names.  Ours.",
+        empty=(),
+    )
     immediate_tls: bool = directive(v.boolean, "false", "TLS from the first byte, as on port 465.")
     tls_certificate: tuple[PemFile, ...] = repeated(tv.pem_file, "Certificates of this listener, instead of smtp-server-tls-certificate.")
     tls_allow_tlsv1: bool = directive(v.boolean, "false", "Allows TLS 1.0 here; unset: as the server.", name="tls-allow-tlsv1")

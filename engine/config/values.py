@@ -53,6 +53,7 @@ class ListenerSettings:
     source: str = ""
     immediate_tls: bool = False  # from the first byte (RFC 8314)
     tls: ServerTls | None = None  # None: the server's
+    proxies: tuple[Network, ...] = ()  # whose PROXY header is believed, and demanded
 
 
 def parse_value(value_type: ValueType[T], text: str) -> T:
@@ -460,6 +461,7 @@ every_network_limit = one("N or unlimited", _every_network_limit)
 data_rate = one("data rate", units.parse_rate)
 name = one("name", _name)
 names = many("names", _name)
+networks = many("CIDRs", parse_network)
 text = ValueType("text", _parse_rest)
 macro = ValueType("name, values", _parse_rest)  # the quoting of single values is read with the macros
 secret = ValueType("text", _parse_rest, secret=True)

@@ -14,6 +14,7 @@ cdef class Connection:
     cdef double _active_s
     cdef double _shakes_s
     cdef double _closed_s
+    cdef object _peer
     cdef int _peer_port
     cdef public bint counted
     cdef public bint waits

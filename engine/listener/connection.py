@@ -38,11 +38,12 @@ class Connection:
     """A connection from accept to close; Listener makes one for each."""
 
     __slots__ = (
-        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer_port", "_session", "_shakes_s", "_socket",
-        "_transport", "counted", "ip", "waits",
+        "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer", "_peer_port", "_session", "_shakes_s",
+        "_socket", "_transport", "counted", "ip", "waits",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener, socket: ListenSocket) -> None:
+    def __init__(self, listener: Listener, socket: ListenSocket, peer: tuple[str, int] | None = None) -> None:
+        """*peer*: address and port of the client, where it is a proxy's word."""
         self._listener = listener
         self._socket = socket
         self._transport: Stream | Layer | None = None
@@ -52,6 +53,7 @@ class Connection:
         self._choked = False  # it does not take its replies: not read either
         self._ended = False  # the client has said that nothing more comes
         self._opened_s = self._active_s = listener.now_s
+        self._peer = peer
         self._peer_port = 0
         self._shakes_s = 0.0  # since when a TLS handshake is under way; 0: none is
         self._closed_s = 0.0  # when we said that we close; 0: not yet
@@ -65,7 +67,7 @@ class Connection:
         """Greet, or refuse at the door."""
         self._transport = transport
         listener = self._listener
-        peer = transport.get_extra_info("peername")
+        peer = self._peer or transport.get_extra_info("peername")
         if not peer:  # gone already
             transport.abort()
             return
@@ -122,7 +124,7 @@ class Connection:
             return
         out = core.receive(data)
         phase = core.phase
-        if out or phase is BODY or phase is WAITING:  # a piece of a command is no activity
+        if out or phase is BODY or phase is CHUNK or phase is WAITING:  # a piece of a command is no activity
             self._active_s = self._listener.now_s
         if phase is CLOSED:
             self._leave_with(out, core, transport)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.listener.connection import TOO_MANY, Connection
 from engine.listener.origin import OriginChecks
+from engine.listener.proxied import Gate, Proxies
 from engine.listener.refusals import RefusalLog
 from engine.listener.tls import ListenerTls
 from engine.listener.verification import Verifier
@@ -44,6 +45,7 @@ class Listener:
         max_connections: int,
         traffic: Traffic | None = None,
         tls: ListenerTls | None = None,
+        proxies: Proxies = {},  # noqa: B006 - never changed
     ) -> None:
         """*incoming* counts sessions over all processes (total-max-smtp-in); *max_connections* is what our own file descriptors allow."""
         self._traffic = traffic
@@ -59,6 +61,7 @@ class Listener:
         self._limits = lru_cache(maxsize=1024)(ServerLimits)
         self._known = lru_cache(maxsize=4096)(self._look_up)
         self._sockets = sockets
+        self._gates = {place: Gate(self, place, networks) for place, networks in proxies.items()}  # of the sockets that proxies come to
         self._incoming = incoming
         self._max_connections = max_connections
         self._loop = asyncio.get_running_loop()
@@ -75,7 +78,9 @@ class Listener:
         for inherited in self._sockets:
             listening = socket.socket(fileno=inherited.fd)
             listening.listen(BACKLOG)
-            self._servers.append(self._streams.listen(listening, partial(Connection, self, inherited), self._cannot_accept))
+            gate = self._gates.get(inherited)
+            accept = gate.accept if gate is not None else partial(Connection, self, inherited)
+            self._servers.append(self._streams.listen(listening, accept, self._cannot_accept))
         self._loop.call_later(TICK_S, self._tick)
 
     def drain(self) -> None:
@@ -173,6 +178,8 @@ class Listener:
         for end in self._servers:
             end()
         self._servers.clear()
+        for gate in self._gates.values():
+            gate.close()
 
     def _cannot_accept(self, error: OSError) -> None:
         self.refusals.say(f"no connection could be accepted: {error.strerror}")
@@ -181,6 +188,8 @@ class Listener:
         self._loop.call_later(TICK_S, self._tick)
         self.now_s = self._loop.time()
         self._sweep()
+        for gate in self._gates.values():
+            gate.tick(self.now_s)
         self._admit_waiting()  # another process may have given its slots back
         self.verifier.tick(self.now_s)
         self.reception.tick()

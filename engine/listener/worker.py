@@ -15,6 +15,7 @@ import uvloop
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
+from engine.listener.proxied import proxies_of
 from engine.listener.tls import ListenerTls
 from engine.log import EventLog, escape
 from engine.process import FDS_PER_CONNECTION, Birth, Traffic, incoming, spool_socket
@@ -57,8 +58,9 @@ async def _serve(birth: Birth, config: Config) -> int:
         return os.EX_TEMPFAIL
     try:
         tls = ListenerTls(config, birth.sockets, Files(birth.tls_fd), birth.port_offset)
+        proxies = proxies_of(config, birth.sockets, birth.port_offset)
         total = incoming(birth, config.server.total_max_smtp_in)
-        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls)
+        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls, proxies)
         listener.open()
         gc.collect()
         gc.freeze()

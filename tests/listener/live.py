@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from engine.listener.listener import Listener
+from engine.listener.proxied import proxies_of
 from engine.listener.tls import ListenerTls
 from engine.process import ListenSocket, SharedCount
 from engine.reception import Reception
@@ -99,7 +100,8 @@ class Live:
         reception = Reception(self.config, self.link, self.segments, self.log)
         sockets = [ListenSocket(self.listening.detach(), self.address, self.port)]
         tls = ListenerTls(self.config, sockets, self.files, self.port - 25)
-        self.listener = Listener(reception, self.log, sockets, self.count, self.max_connections, tls=tls)  # type: ignore[arg-type]
+        proxies = proxies_of(self.config, sockets, self.port - 25)
+        self.listener = Listener(reception, self.log, sockets, self.count, self.max_connections, tls=tls, proxies=proxies)  # type: ignore[arg-type]
         self.listener.open()
         self._started.set()
         await self.listener.ended

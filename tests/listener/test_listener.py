@@ -11,6 +11,7 @@ from engine.listener.connection import CLOSING_S, plain_ip
 from engine.listener.refusals import LINES_PER_TICK, RefusalLog
 from engine.reception.intake import MEMORY_SHORT_BYTES
 from engine.reception.reception import MEMORY_FULL_BYTES
+from engine.smtp.handler import Phase
 from tests.listener.live import Live
 from tests.policy.test_access import TRICKS
 from tests.reception.fakes import FakeLog, client, config
@@ -497,3 +498,23 @@ def test_recipients_are_held_only_while_there_is_memory() -> None:
         live.do(lambda: setattr(live.listener.reception, "held_bytes", MEMORY_FULL_BYTES + 10_000))
         assert peer.say("RCPT TO:<s@one.example>").startswith("452 4.3.1")
         assert peer.say("RSET", "MAIL FROM:<>").startswith("452 4.3.1")
+
+
+def test_a_chunk_that_keeps_coming_is_not_idle() -> None:
+    with Live(allow_chunking=True) as live, live.client() as client:
+        assert client.reply().startswith("220 ")
+        client.say("EHLO client.example", "MAIL FROM:<s@sender.example>", "RCPT TO:<r@one.example>")
+        client.send(b"BDAT 1000 LAST\r\nx")
+        live.until(lambda: next(iter(live.listener._connections))._core.phase is Phase.CHUNK)
+
+        def drip() -> None:
+            (connection,) = live.listener._connections
+            for _ in range(8):
+                live.listener.now_s += 200.0
+                connection.data_received(b"x")
+                connection.tick(live.listener.now_s, False)
+                assert not connection._core.closing
+
+        live.do(drip)
+        client.send(b"x" * 991)
+        assert client.reply().startswith("250 2.6.0 ")

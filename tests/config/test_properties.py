@@ -195,6 +195,7 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     tv.pem_file.name: st.builds(PemFile, st.just("/etc/us.pem"), st.sampled_from(["", "secret"])),
     tv.ciphers.name: st.sampled_from(["HIGH:!ADH:@STRENGTH", "ECDHE+AESGCM"]),
     tv.ciphersuites.name: st.just(":".join(SUITES)),
+    "reception|delivery": st.sampled_from(["reception", "delivery"]),
     "reject|normalize": st.sampled_from(["reject", "normalize"]),
     "no|yes|override": st.sampled_from(["no", "yes", "override"]),
     "headers|full|system": st.sampled_from(["headers", "full", "system"]),

@@ -70,12 +70,14 @@ _RECIPIENT: Mapping[str, Getter] = {
     "vmtaPool": attrgetter("vmta_pool"),
     "id": attrgetter("id"),
     "rcvSmtpUser": attrgetter("smtp_user"),
+    "dlvTlsProtocol": attrgetter("dlv_tls_protocol"),
+    "dlvTlsCipher": attrgetter("dlv_tls_cipher"),
 }
 _QUEUE: Mapping[str, Getter] = {**_SHARED, "type": lambda record: "tq"}
 _TIMES = {"timeLogged": "logged_ms", "timeQueued": "queued_ms", "timeFirstAttempt": "first_attempt_ms"}
 _RECIPIENT_TIMES = ("timeLogged", "timeQueued", "timeFirstAttempt")
 # asked for by name, known, and blank as long as nothing fills them
-_BLANK = ("dlvTlsProtocol", "dlvTlsCipher", "dlvProxyServerIp", "dlvProxyClientIp", "userString")
+_BLANK = ("dlvProxyServerIp", "dlvProxyClientIp", "userString")
 _CANONICAL = {name.lower(): name for name in (*_RECIPIENT, *_TIMES, *_BLANK)}
 
 

@@ -160,7 +160,6 @@ def _domain_delivery() -> tuple[Directive, ...]:
         *(later(f"log-{what}", v.boolean, "false") for what in logs),
         later("macro-variables-preserve-case", v.boolean),
         *_tls_ignored("smtp-tls-", dh=False),
-        later("require-starttls", v.boolean, "false", stops="send mail unencrypted that must not be"),
         later("use-dane", v.boolean, "false", stops="send without the verification that this demands"),
         later("use-mta-sts", v.boolean, "false", stops="send without the verification that this demands"),
         later("use-unencrypted-plain-auth", v.boolean, "false"),

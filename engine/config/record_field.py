@@ -22,7 +22,7 @@ _FIELDS = {
 }
 _FIELDS["rs"] = _FIELDS["rb"]
 COLUMNS: dict[str, dict[str, str]] = {record: {name.lower(): name for name in names.split()} for record, names in _FIELDS.items()}
-EMPTY = frozenset(["userstring", "dlvtlsprotocol", "dlvtlscipher"])  # known, and nothing fills them yet
+EMPTY = frozenset(["userstring"])  # known, and nothing fills them yet
 
 
 def check_fields(statement: Statement, known: dict[str, tuple[str, ...]], problems: Problems) -> None:

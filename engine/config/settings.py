@@ -331,6 +331,7 @@ class DomainSettings:
     log_transfer_failures: bool = directive(v.boolean, "false", "Log connections that are lost between DATA and the reply to the final dot.")
     allow_private_mx: bool = directive(v.boolean, "false", "Use MXs with loopback, unspecified, link-local or multicast addresses too.  Ours.")
     use_starttls: bool = directive(v.boolean, "true", "Use TLS where the peer offers it, and go on without where that fails.")
+    require_starttls: bool = directive(v.boolean, "false", "Send by TLS only: what cannot be sent so waits.")
     smtp_tls_allow_tlsv1: bool = directive(v.boolean, "false", "Allows TLS 1.0.", name="smtp-tls-allow-tlsv1")
     smtp_tls_allow_tlsv1_1: bool = directive(v.boolean, "false", "Allows TLS 1.1.  PowerMTA: true.", name="smtp-tls-allow-tlsv1.1")
     smtp_tls_allow_tlsv1_2: bool = directive(v.boolean, "true", "Allows TLS 1.2.", name="smtp-tls-allow-tlsv1.2")
@@ -352,13 +353,13 @@ class DomainSettings:
     traced: bool = field(init=False, default=False)  # any of the logs of a connection is wanted
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "traced", self.log_connections or self.log_commands or self.log_data)
-        if self.use_starttls:
+        object.__setattr__(self, "traced", self.log_connections or self.log_commands or self.log_data or self.log_tls)
+        if self.use_starttls or self.require_starttls:
             object.__setattr__(self, "tls", self._tls())
 
     def _tls(self) -> ClientTls:
         return client_tls(
-            "may",
+            "must" if self.require_starttls else "may",
             versions(self.smtp_tls_allow_tlsv1, self.smtp_tls_allow_tlsv1_1, self.smtp_tls_allow_tlsv1_2, self.smtp_tls_allow_tlsv1_3),
             self.smtp_tls_ciphers,
             self.smtp_tls_ca_file,

@@ -7,14 +7,16 @@ import os
 from typing import NamedTuple
 
 from engine.clock import monotonic_s
+from engine.config.tls import ClientTls
 from engine.delivery.connection import Connection, OpenFailure, Owner
 from engine.delivery.destination import Destinations
+from engine.delivery.encryption import Encryption
 from engine.delivery.outcome import Peer
 from engine.delivery.pool import IdlePool, Route
 from engine.delivery.sources import Source, bound_socket
 from engine.delivery.trace import Trace, log_resolution
 from engine.dns import NoTargets, Target
-from engine.log import EventLog
+from engine.log import EventLog, escape
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue
 from engine.scheduler.reachability import REMEMBERED, Reachability
@@ -22,6 +24,7 @@ from engine.scheduler.retry import delay_ms
 from engine.smtp.client import Stage
 from engine.stream import Streams
 
+TLS_ATTEMPTS = 3  # resuming a session, by a whole handshake, in the clear
 PROBE_CLAIM_S = 180.0
 PROBE_AFTER = 0.9  # of the queue's own wait: when that queue comes again, it is the probe
 
@@ -45,10 +48,20 @@ class Spare(NamedTuple):
 class Opener:
     """Opens connections for one slot, whose *owner* they call."""
 
-    def __init__(self, owner: Owner, streams: Streams, destinations: Destinations, pool: IdlePool, reachability: Reachability, log: EventLog) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        streams: Streams,
+        destinations: Destinations,
+        pool: IdlePool,
+        reachability: Reachability,
+        log: EventLog,
+        encryption: Encryption,
+    ) -> None:
         self._owner = owner
         self._log = log
         self._streams = streams
+        self._encryption = encryption
         self._destinations = destinations
         self._pool = pool
         self._reachability = reachability
@@ -60,7 +73,7 @@ class Opener:
         found = self._destinations.known(queue, source)
         if found is None or isinstance(found, NoTargets):
             return None
-        return self._pool.take_along(_route(queue, source, found.targets[0]))
+        return self._pool.take_along(_route(queue, source, found.targets[0], self._destinations.tls(queue)))
 
     async def open_for(self, queue: Queue, source: Source) -> Connection | Spare | Failed | NoTargets:
         """A connection that has been opened (its owner knows already), or an idle one along the same route; else why there is none."""
@@ -70,10 +83,11 @@ class Opener:
         if isinstance(found, NoTargets):
             return found
         settings = queue.settings
+        tls = self._destinations.tls(queue)
         failed: Failed | None = None
         permanent = True
         for target in found.targets:
-            route = _route(queue, source, target)
+            route = _route(queue, source, target, tls)
             spare = self._pool.take_along(route)
             if spare is not None:
                 return Spare(spare)
@@ -87,6 +101,21 @@ class Opener:
         return failed._replace(permanent=permanent)
 
     async def _open(self, queue: Queue, route: Route) -> Connection | Failed:
+        """A connection along *route*.  Where optional TLS fails it is one without, or with a whole handshake instead of a session that goes on."""
+        attempts = TLS_ATTEMPTS
+        while True:
+            result = await self._open_once(queue, route)
+            if not isinstance(result, OpenFailure):
+                return result
+            attempts -= 1
+            if not attempts or not self._encryption.failed(route, monotonic_s()):
+                why = f"{route.host}[{route.address}]:{route.port}: TLS is required (require-starttls), and {result.why}"
+                return Failed(result.tls_status, why, _peer(route), result.reply, False)
+            where = f"queue={queue.name} source={route.source_ip or '-'} mx={route.host}[{route.address}]:{route.port}"
+            self._log.event("tls-failed", f'{where} reason="{escape(result.why)}"')
+
+    async def _open_once(self, queue: Queue, route: Route) -> Connection | Failed | OpenFailure:
+        """The same; or how TLS failed."""
         settings = queue.settings
         where = f"{route.host}[{route.address}]:{route.port}"
         try:
@@ -105,14 +134,14 @@ class Opener:
         except BaseException:
             sock.close()
             raise
-        connection = Connection(self._owner, queue, route, route.source_ip or sock.getsockname()[0], monotonic_s())
+        connection = Connection(self._owner, queue, route, route.source_ip or sock.getsockname()[0], monotonic_s(), self._encryption)
         if settings.traced:
             connection.trace = Trace(self._log, queue, route)
         self._streams.open(sock, (route.address, route.port), connection)
         try:
             await connection.opening
         except OpenFailure as error:
-            return self._refused(queue, route, error)
+            return error if error.tls_status else self._refused(queue, route, error)
         self._reachability.reached(route.source_ip, route.address, route.port)
         return connection
 
@@ -135,11 +164,11 @@ class Opener:
         return Failed(reply.status, error.why, _peer(route), reply, error.stage is Stage.GREETING and reply.permanent)
 
 
-def _route(queue: Queue, source: Source, target: Target) -> Route:
+def _route(queue: Queue, source: Source, target: Target, tls: ClientTls) -> Route:
     settings = queue.settings
     return Route(
         source.ip, source.ehlo, target.host, target.address, target.port,
-        settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn, settings.ignore_chunking,
+        settings.ignore_pipelining, settings.ignore_8bitmime, settings.ignore_dsn, settings.ignore_chunking, tls,
     )  # fmt: skip
 
 

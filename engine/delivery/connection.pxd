@@ -19,6 +19,8 @@ cdef class Connection:
     cdef readonly double deadline_s
     cdef public bint is_idle
     cdef public object trace
+    cdef readonly object tls
+    cdef object _encryption
     cdef readonly bint timed_out
     cdef readonly bint our_doing
     cdef object _state
@@ -35,6 +37,9 @@ cdef class Connection:
     cpdef data_received(self, bytes data)
     cdef _opened(self, event)
     cdef _refused(self, event)
+    cdef _secure(self, event)
+    cpdef secured(self, layer)
+    cpdef not_secured(self, str why)
     cdef _finish(self, event)
     cdef _begin_body(self)
     cdef _begin_chunks(self, body)

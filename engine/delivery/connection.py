@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Protocol, cast
 
 from engine.delivery.demands import adapted
+from engine.delivery.encryption import HANDSHAKE_S, Encryption
 from engine.delivery.outcome import told
 from engine.delivery.pool import Route
 from engine.delivery.trace import Trace
@@ -17,9 +18,11 @@ from engine.mail.envelope import NEEDS_BINARYMIME, Message
 from engine.mail.reply import Reply
 from engine.scheduler.queue import Queue, Transaction
 from engine.smtp.chunking import unstuffed
-from engine.smtp.client import ClientConnection, Finished, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage
+from engine.smtp.client import ClientConnection, Finished, Insecure, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage, StartTls
 from engine.smtp.client import Transaction as ClientTransaction
 from engine.smtp.extensions import format_rcpt_parameters
+from engine.tls.layer import Layer, Lower
+from engine.tls.pump import TlsError
 
 QUIT_TIMEOUT_S = 2.0
 WRITE_BUFFER_BYTES = 256 * 1024
@@ -28,11 +31,13 @@ WRITE_BUFFER_BYTES = 256 * 1024
 class OpenFailure(Exception):
     """The peer could be reached or greeted no further; *reply* if it said why."""
 
-    def __init__(self, why: str, stage: Stage, reply: Reply | None = None) -> None:
+    def __init__(self, why: str, stage: Stage, reply: Reply | None = None, tls_status: str = "") -> None:
+        """*tls_status*: the enhanced status code, where it was TLS that failed."""
         super().__init__(why)
         self.why = why
         self.stage = stage
         self.reply = reply
+        self.tls_status = tls_status
 
 
 class Owner(Protocol):
@@ -78,8 +83,10 @@ class _State(Enum):
 class Connection:
     """Opened for one queue; may serve others along the same route later."""
 
-    def __init__(self, owner: Owner, queue: Queue, route: Route, local_ip: str, now_s: float) -> None:
+    def __init__(self, owner: Owner, queue: Queue, route: Route, local_ip: str, now_s: float, encryption: Encryption | None = None) -> None:
+        """*encryption*: the slot's TLS; None: there is none."""
         settings = queue.settings
+        self._encryption = encryption
         self.owner = owner
         self.queue = queue
         self.route = route
@@ -90,7 +97,9 @@ class Connection:
             ignore_8bitmime=settings.ignore_8bitmime,
             ignore_dsn=settings.ignore_dsn,
             ignore_chunking=settings.ignore_chunking,
+            tls="off" if encryption is None else encryption.mode(route, now_s),
         )
+        self.tls: Layer | None = None  # the stream that it speaks TLS on
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction
         self.esmtp = ""  # what it offers, comma separated
@@ -105,7 +114,7 @@ class Connection:
         self.timed_out = False  # it ended because the peer kept us waiting ...
         self.our_doing = False  # ... or because we ended it for a reason of ours
         self._state = _State.OPENING
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | Layer | None = None
         self._chunks: Iterator[bytes] | None = None  # what is still to be sent of a large body
         self._may_write = True
         self._dot_waits = False  # the final dot goes out in a segment of its own, at the next look
@@ -190,8 +199,10 @@ class Connection:
                 self._begin_body()
             elif isinstance(event, Ready):
                 self._opened(event)
-            else:
+            elif isinstance(event, Refused):
                 self._refused(event)
+            else:
+                self._secure(event)
         if self._transport is None:
             return
         stage = self.client.stage
@@ -225,10 +236,44 @@ class Connection:
         if self._chunks is not None:
             self._send_chunks(self._chunks)
 
+    # --- TLS --------------------------------------------------------------------------------------------------------------------------
+
+    def _secure(self, event: StartTls | Insecure) -> None:
+        """Shake hands, or give up, since TLS is demanded and cannot be had."""
+        if isinstance(event, Insecure):
+            why = f"STARTTLS was answered {told(self.queue.settings, event.reply)}" if event.reply is not None else "the host does not offer STARTTLS"
+            if not self.opening.done():
+                self.opening.set_exception(OpenFailure(why, Stage.STARTTLS, event.reply, "4.7.4"))
+            self.abort(why)
+            return
+        assert self._encryption is not None
+        try:
+            layer = Layer(cast(Lower, self._transport), self, self._encryption.pump(self.route))
+            layer.begin()
+        except TlsError as error:
+            self.not_secured(str(error))
+            return
+        self._transport = layer
+
+    def secured(self, layer: Layer) -> None:
+        """The handshake is done: EHLO once more."""
+        self.tls = layer
+        if self.trace is not None:
+            self.trace.secured(layer.protocol, layer.cipher, layer.pump.resumed)
+        self.client.secured()
+        self._flush()
+        self._set_deadline()
+
+    def not_secured(self, why: str) -> None:
+        """The handshake failed."""
+        self.abort(f"the TLS handshake failed: {why}")
+
     # --- inside -----------------------------------------------------------------------------------------------------------------------
 
     def _opened(self, event: Ready) -> None:
         self.esmtp = ",".join(event.extensions)
+        if self.tls is not None and self._encryption is not None:
+            self._encryption.established(self.route, self.tls.pump)
         self._state = _State.OPEN
         self.owner.opened(self)
         if not self.opening.done():
@@ -345,6 +390,8 @@ class Connection:
             timeout_s = settings.data_send_timeout_s
         elif stage is Stage.QUIT:
             timeout_s = QUIT_TIMEOUT_S
+        elif stage is Stage.TLS:
+            timeout_s = HANDSHAKE_S
         elif stage is Stage.GREETING:
             timeout_s = settings.smtp_greeting_timeout_s
         else:
@@ -359,7 +406,9 @@ class Connection:
         self.owner.unwatch(self)
         if state is _State.OPENING:
             if not self.opening.done():
-                self.opening.set_exception(OpenFailure(why, self.client.stage))
+                stage = self.client.stage
+                of_tls = stage is Stage.STARTTLS or stage is Stage.TLS or (self.client.secure and stage is Stage.EHLO)
+                self.opening.set_exception(OpenFailure(why, stage, None, "4.7.5" if of_tls else ""))
         elif state is _State.OPEN:
             try:
                 if self.transaction is not None:

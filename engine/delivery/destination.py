@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.config.tls import OFF, ClientTls
 from engine.delivery.sources import Source
 from engine.dns import NoTargets, Resolver, Targets
 from engine.scheduler.queue import Queue
@@ -41,6 +42,10 @@ class Destinations:
         else:
             found = await resolver.targets(queue.domain, port=port, families=families, own=own, allow_private=private, attempts=attempts)
         return found if self._sink is None else diverted(found, self._sink)
+
+    def tls(self, queue: Queue) -> ClientTls:
+        """How connections of *queue* are encrypted: to a shadow's sink never, it is on this host."""
+        return queue.settings.tls if self._sink is None else OFF
 
     def binding(self, source_ip: str) -> str:
         """The address to bind for a connection from *source_ip*: itself, but to a shadow's sink the kernel's choice.

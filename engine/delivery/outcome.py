@@ -32,6 +32,8 @@ class Peer(NamedTuple):
     address: str = ""
     esmtp: str = ""  # extension names, comma separated
     size_bytes: int = 0
+    tls_protocol: str = ""  # TLSv1.3; "": in the clear
+    tls_cipher: str = ""
 
     @property
     def mta(self) -> str:
@@ -90,7 +92,7 @@ def settlement(queue: Queue, message: Message, id_text: str, result: Result, pee
         result.type, now_ms, due.queued_ms, message.return_path, due.address, due.orcpt, _ACTIONS[result.type], result.status, result.diag,
         peer.mta, message.src_type, message.src_mta, queue.settings.type, peer.source_ip, peer.address, peer.esmtp,
         peer.size_bytes, queue.vmta, message.job_id, message.env_id, queue.name, due.pool, id_text, due.first_attempt_ms or now_ms,
-        "" if result.type == "d" else classify(result.status, result.diag), message.smtp_user,
+        "" if result.type == "d" else classify(result.status, result.diag), message.smtp_user, peer.tls_protocol, peer.tls_cipher,
     )  # fmt: skip
     if result.type != "t":
         return Settlement(row.key, encode(record))
@@ -150,6 +152,8 @@ def line(queue: Queue, id_text: str, result: Result, peer: Peer, now_ms: int) ->
         f"id={id_text} queue={queue.name} rcpt=<{escape(due.address)}> source={peer.source_ip or '-'} mx={peer.host or '-'}[{peer.address}]"
         f' status={result.status} reply="{escape(result.diag)}" attempts={due.attempts + 1} delay={(now_ms - due.queued_ms) / 1000:.2f}s'
     )
+    if peer.tls_protocol:
+        text += f" tls={peer.tls_protocol}"
     if result.again_ms:
         text += f" again_in={(result.again_ms - now_ms) / 1000:.0f}s"
     return _WORDS[result.type], text

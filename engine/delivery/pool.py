@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from engine.config.tls import OFF, ClientTls
+
 if TYPE_CHECKING:
     from engine.delivery.connection import Connection
     from engine.scheduler.queue import Queue
@@ -23,6 +25,7 @@ class Route(NamedTuple):
     ignore_8bitmime: bool = False
     ignore_dsn: bool = False
     ignore_chunking: bool = False
+    tls: ClientTls = OFF
 
 
 class IdlePool:

@@ -13,6 +13,7 @@ from engine.delivery.backlog import TURN_S, Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
 from engine.delivery.dressing import dressed
+from engine.delivery.encryption import Encryption
 from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, deferral, refusal, told
 from engine.delivery.pool import IdlePool
 from engine.delivery.settling import Settler
@@ -34,6 +35,7 @@ from engine.scheduler.scheduler import TOTAL_OUT, Scheduler
 from engine.smtp.client import Lost, RecipientOutcome, Stage
 from engine.spool import BodyCorrupt, SpoolReader
 from engine.stream import Streams
+from engine.tls.files import Files
 
 LARGE_BODY_BYTES = 256 * 1024
 SERVED_AT_ONCE = 500  # queues in one pump
@@ -59,6 +61,7 @@ class Slot:
         log: EventLog,
         fields: dict[str, bytes],
         bounce_corrupted: bool = False,
+        encryption: Encryption | None = None,
     ) -> None:
         """*fields*: what `dressing.fields_of` says.  *bounce_corrupted*: spool-delete-corrupted."""
         self._fields = fields
@@ -72,7 +75,7 @@ class Slot:
         self._connections: dict[Connection, None] = {}  # the oldest first: what happens to several at once happens in a known order
         self._openings: dict[asyncio.Task[None], tuple[Queue, float]] = {}  # for whom, and since when
         self._streams = Streams(asyncio.get_running_loop())
-        self._opener = Opener(self, self._streams, destinations, self._pool, Reachability(), log)
+        self._opener = Opener(self, self._streams, destinations, self._pool, Reachability(), log, encryption or Encryption(Files(-1)))
         self._pump_planned = False
         self._draining = False
         self._stopping = False
@@ -474,4 +477,7 @@ def _size_bytes(message: Message) -> int:
 
 def _peer(connection: Connection, message: Message) -> Peer:
     route = connection.route
-    return Peer(connection.local_ip, route.host, route.address, connection.esmtp, _size_bytes(message))
+    layer = connection.tls
+    if layer is None:
+        return Peer(connection.local_ip, route.host, route.address, connection.esmtp, _size_bytes(message))
+    return Peer(connection.local_ip, route.host, route.address, connection.esmtp, _size_bytes(message), layer.protocol, layer.cipher)

@@ -199,7 +199,7 @@ class Standings:
     def _opening(self, queue: Queue) -> str:
         """How far its connections have come that are being opened."""
         for connection in self._slot.connections():
-            if connection.queue is queue and connection.client.stage in (Stage.GREETING, Stage.EHLO, Stage.HELO):
+            if connection.queue is queue and connection.client.stage in (Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.TLS):
                 return _conversation(connection)
         since_s = min((since_s for other, since_s in self._slot.openings() if other is queue), default=0.0)
         return f"DNS or TCP, for {max(0, int(monotonic_s() - since_s))}s" if since_s else "DNS or TCP"

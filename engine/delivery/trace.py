@@ -1,4 +1,4 @@
-"""What a <domain> has logged of its dialogues: log-connections, log-commands, log-data, log-resolution.  Peers choose the text; it is escaped.
+"""What a <domain> has logged of its dialogues: log-connections, -commands, -data, -tls, -resolution.  Peers choose the text; it is escaped.
 
 Only who asked for it pays: a connection without a trace costs one attribute test for each read and write.
 """
@@ -28,6 +28,7 @@ class Trace:
         self._commands = settings.log_commands
         self._data = settings.log_data
         self._connections = settings.log_connections
+        self._tls = settings.log_tls
         self._cutter = FieldCutter(SECRET_FIELDS)
         self._where = f"queue={queue.name} source={route.source_ip or '-'} mx={route.host}[{route.address}]:{route.port}"
 
@@ -35,6 +36,11 @@ class Trace:
         """It is connected."""
         if self._connections:
             self._log.event("connected", self._where)
+
+    def secured(self, protocol: str, cipher: str, resumed: bool) -> None:
+        """Its TLS handshake is done."""
+        if self._tls:
+            self._log.event("tls", f"{self._where} protocol={protocol} cipher={cipher} resumed={'yes' if resumed else 'no'}")
 
     def closed(self, transactions: int, why: str) -> None:
         """It is gone."""

@@ -20,6 +20,7 @@ from engine.delivery.backlog import Backlog
 from engine.delivery.connection import Connection
 from engine.delivery.destination import Destinations
 from engine.delivery.dressing import fields_of
+from engine.delivery.encryption import Encryption
 from engine.delivery.ownership import Ownership
 from engine.delivery.report import Reporter
 from engine.delivery.settling import Settler
@@ -31,6 +32,7 @@ from engine.process import Birth, Traffic
 from engine.scheduler.clockstep import StepGuard
 from engine.scheduler.scheduler import Scheduler
 from engine.spool import SegmentWriter, SpoolLink, SpoolReader
+from engine.tls.files import Files
 
 TICK_S = 0.25
 SWEEP_S = 1.0  # how long the space of an unlinked body segment may be held
@@ -49,6 +51,7 @@ class _Worker:
         self._config = config
         self._log = EventLog(birth.log_path, birth.name, mode=birth.log_mode)
         self._traffic = Traffic(birth)
+        self._encryption = Encryption(Files(birth.tls_fd))
         self._slot: Slot | None = None
         self._drained = asyncio.Event()
         self._deadline_s = 0.0  # of draining
@@ -85,6 +88,7 @@ class _Worker:
             self._log,
             fields_of(config),
             config.server.spool_delete_corrupted,
+            self._encryption,
         )
         writer = SegmentWriter(Path(birth.spool_path) / "bodies", link)
         reporter = Reporter(config.server, link, reader, writer)
@@ -138,6 +142,8 @@ class _Worker:
             if monotonic_s() > sweep_at_s:
                 sweep_at_s = monotonic_s() + SWEEP_S
                 reader.sweep()
+                for line in self._encryption.refresh():
+                    self._log.event("tls", escape(line))
             if self._deadline_s and ((not slot.busy and not link.pending) or monotonic_s() > self._deadline_s):
                 break
             try:

@@ -37,6 +37,8 @@ class RecipientRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="k
     first_attempt_ms: int = 0
     bounce_cat: str = ""  # of engine.bounce.classify
     smtp_user: str = ""  # as whom the client authenticated
+    dlv_tls_protocol: str = ""  # TLSv1.3; "": in the clear, or not sent
+    dlv_tls_cipher: str = ""
 
 
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag_field="kind", tag=2, gc=False):

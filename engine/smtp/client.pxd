@@ -7,6 +7,8 @@ cdef class ClientConnection:
     cdef readonly bint chunking
     cdef readonly bint by_chunks
     cdef Py_ssize_t _chunks_owed
+    cdef str _tls
+    cdef readonly bint secure
     cdef bint _pipelining
     cdef readonly object stage
     cdef readonly object extensions
@@ -26,12 +28,15 @@ cdef class ClientConnection:
     cpdef list receive(self, bytes data)
     cpdef bytes to_send(self)
     cpdef start(self, transaction)
+    cpdef secured(self)
     cpdef bytes end_of_body(self)
     cpdef quit(self)
     cpdef lost(self)
     cdef bint _may_come(self, bytes code)
     cdef str _take(self, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
     cdef _take_outside(self, stage, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
+    cdef str _starttls_answered(self, int code, bytes data, Py_ssize_t at, Py_ssize_t end)
+    cdef _ready(self, refused)
     cdef _hello(self, str verb, stage)
     cdef _chunk_answered(self, int code, reply)
     cdef _advance(self)

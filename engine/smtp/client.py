@@ -31,6 +31,8 @@ class Stage(Enum):
     GREETING = "its greeting"
     EHLO = "the reply to EHLO"
     HELO = "the reply to HELO"
+    STARTTLS = "the reply to STARTTLS"
+    TLS = "the TLS handshake"
     MAIL = "the reply to MAIL"
     RCPT = "the reply to a RCPT"
     DATA = "the reply to DATA"
@@ -44,6 +46,9 @@ class Stage(Enum):
 
 _GREETING, _EHLO, _HELO, _MAIL, _RCPT, _DATA = Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.MAIL, Stage.RCPT, Stage.DATA
 _BODY, _FINAL_DOT, _RSET, _QUIT, _IDLE, _CLOSED = Stage.BODY, Stage.FINAL_DOT, Stage.RSET, Stage.QUIT, Stage.IDLE, Stage.CLOSED
+
+
+_STARTTLS, _TLS = Stage.STARTTLS, Stage.TLS
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +88,16 @@ class Refused(msgspec.Struct, frozen=True):
     reply: Reply
 
 
+class StartTls(msgspec.Struct, frozen=True):
+    """The peer is ready for the TLS handshake: once it is done, `ClientConnection.secured`.  Nothing but TLS may be read from now on."""
+
+
+class Insecure(msgspec.Struct, frozen=True):
+    """TLS is demanded, and the peer does not offer STARTTLS or refused it, with *reply*: the connection takes no transaction."""
+
+    reply: Reply | None
+
+
 class SendBody(msgspec.Struct, frozen=True):
     """354 came, and these recipients (indexes) stand: write the body in wire form, then `ClientConnection.end_of_body`.
 
@@ -111,7 +126,7 @@ class Lost(msgspec.Struct, frozen=True):
         return self.stage is _FINAL_DOT and None in self.replies
 
 
-Event = Ready | Refused | SendBody | Finished
+Event = Ready | Refused | StartTls | Insecure | SendBody | Finished
 
 
 class ClientConnection:
@@ -119,8 +134,8 @@ class ClientConnection:
 
     __slots__ = (
         "_chunks_owed", "_commands", "_dirty", "_ehlo_name", "_events", "_fault", "_held", "_ignore_8bitmime", "_ignore_chunking", "_ignore_dsn",
-        "_ignore_pipelining", "_mail_stands", "_next", "_out", "_outcomes", "_pipelining", "_transaction", "by_chunks", "chunking", "extensions",
-        "masked", "progressed", "stage",
+        "_ignore_pipelining", "_mail_stands", "_next", "_out", "_outcomes", "_pipelining", "_tls", "_transaction", "by_chunks", "chunking",
+        "extensions", "masked", "progressed", "secure", "stage",
     )  # fmt: skip
 
     def __init__(
@@ -131,12 +146,16 @@ class ClientConnection:
         ignore_8bitmime: bool = False,
         ignore_dsn: bool = False,
         ignore_chunking: bool = False,
+        tls: str = "off",
     ) -> None:
+        """*tls*: "may", STARTTLS where it is offered; "must", or no transaction."""
         self._ehlo_name = ehlo_name
         self._ignore_pipelining = ignore_pipelining
         self._ignore_8bitmime = ignore_8bitmime
         self._ignore_dsn = ignore_dsn
         self._ignore_chunking = ignore_chunking
+        self._tls = tls
+        self.secure = False  # TLS is up
         self._pipelining = False
         self.stage = _GREETING
         self.extensions: Mapping[str, str] = {}
@@ -226,6 +245,14 @@ class ClientConnection:
         if self._pipelining:
             self._out += commands
 
+    def secured(self) -> None:
+        """TLS is up: what the peer said before is forgotten, and EHLO is said again (RFC 3207 §4.2)."""
+        self.secure = True
+        self._held = b""
+        self.extensions = {}
+        self._pipelining = self.chunking = False
+        self._hello("EHLO", _EHLO)
+
     def end_of_body(self) -> bytes:
         """The final dot line, to be written behind the body; LocalProtocolError if no body is wanted."""
         if self.stage is not _BODY:
@@ -296,6 +323,8 @@ class ClientConnection:
             return self._data_answered(code, data, at, end)
         elif stage is _BODY:
             self._over(_read(data, at, end))
+        elif stage is _STARTTLS:
+            return self._starttls_answered(code, data, at, end)
         else:
             self._take_outside(stage, code, data, at, end)
         return ""
@@ -330,12 +359,34 @@ class ClientConnection:
                 self.extensions = read_extensions(_read(data, at, end))
                 self._pipelining = "PIPELINING" in self.extensions and not self._ignore_pipelining
                 self.chunking = "CHUNKING" in self.extensions and not self._ignore_chunking
-            self.stage = _IDLE
-            self._events.append(Ready(self.extensions))
+                if self._tls != "off" and not self.secure and "STARTTLS" in self.extensions:
+                    self._out.append(b"STARTTLS\r\n")
+                    self.stage = _STARTTLS
+                    return
+            self._ready(None)
         elif code >= 500 and stage is _EHLO:
             self._hello("HELO", _HELO)
         else:
             self._over(_read(data, at, end))
+
+    def _starttls_answered(self, code: int, data: bytes, at: int, end: int) -> str:
+        if code >= 400:
+            self._ready(_read(data, at, end))
+        elif end != len(data):
+            return "plaintext behind the reply to STARTTLS"  # it would be taken for what came by TLS (RFC 3207 §6, CVE-2011-0411)
+        else:
+            self.stage = _TLS
+            self._events.append(StartTls())
+        return ""
+
+    def _ready(self, refused: Reply | None) -> None:
+        """Transactions may start, if the connection is as secure as it must be; *refused*: what STARTTLS was answered."""
+        if self._tls == "must" and not self.secure:
+            self.stage = _CLOSED
+            self._events.append(Insecure(refused))
+            return
+        self.stage = _IDLE
+        self._events.append(Ready(self.extensions))
 
     def _hello(self, verb: str, stage: Stage) -> None:
         self._out.append(f"{verb} {self._ehlo_name}\r\n".encode("ascii"))

@@ -49,12 +49,13 @@ class Upper(Protocol):
 class Layer:
     """Takes the place of *above* under *below*; `begin` starts a client's handshake, a server's begins with the peer's first bytes."""
 
-    __slots__ = ("_above", "_below", "_deaf", "_told", "pump")
+    __slots__ = ("_above", "_below", "_deaf", "_error", "_told", "pump")
 
     def __init__(self, below: Lower, above: Upper, pump: Pump) -> None:
         self._below = below
         self._above = above
         self._told = False  # of the end of the handshake
+        self._error: Exception | None = None  # what the stream ended of
         self._deaf = False  # whatever still comes is thrown away
         self.pump = pump
         below.protocol = self
@@ -113,14 +114,14 @@ class Layer:
         """The end."""
         self._below.protocol = self._above  # no circle is left for the collector
         self._deaf = True
-        self._above.connection_lost(exc)
+        self._above.connection_lost(exc or self._error)
 
     def _failed(self, why: str) -> None:
         self._deaf = True
         self._flush()  # the alert
         if self._told:
+            self._error = ConnectionError(f"TLS: {why}")
             self._below.close()
-            self._below.pause_reading()
         else:
             self._told = True
             self._above.not_secured(why)

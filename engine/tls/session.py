@@ -20,6 +20,9 @@ class SessionCache:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._sessions
+
     def get(self, key: Hashable, context: ssl.SSLContext) -> ssl.SSLSession | None:
         """The session of *key*, if it was made under *context*."""
         found = self._sessions.get(key)

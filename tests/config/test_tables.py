@@ -101,7 +101,6 @@ def said(scope: str, line: str) -> list[str]:
         ("source 0/0", "rewrite-list a", ""),
         ("source 0/0", "process-x-dkim-key yes", "process-x-dkim-key no"),
         ("source 0/0", "source-group g", ""),
-        ("domain *", "require-starttls true", "require-starttls false"),
         ("domain *", "max-msg-rate 10/h", "max-msg-rate unlimited"),
         ("domain *", "max-msg-rate 1/5m", "max-msg-rate 0"),
         ("domain *", "max-connect-rate 10/h", "max-connect-rate 0/h"),

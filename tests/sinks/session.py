@@ -53,6 +53,10 @@ class Dialog:
     index: int
     ehlo: str = ""
     commands: list[str] = field(default_factory=list)
+    tls: str = ""  # "TLSv1.3", once it is up
+    tls_resumed: bool = False
+    tls_error: str = ""  # what its handshake failed of, in our eyes
+    client_certificate: bytes = b""  # in DER
     ended: str = ""  # "quit", "closed by peer", "dropped", "timeout", "sink stopped": "" while it lives
 
 

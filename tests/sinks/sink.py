@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Self
 
 from tests.sinks.behaviours import BEHAVIOURS
+from tests.sinks.secure import SECURE
 from tests.sinks.session import Dialog, Message, Session
 
 Connection = Dialog
@@ -37,7 +38,7 @@ class Sink:
 
     def behave(self, behaviour: str | type[Session], **options: object) -> None:
         """What connections meet from now on; KeyError for an unknown name, TypeError for an option that it does not have."""
-        session = BEHAVIOURS[behaviour] if isinstance(behaviour, str) else behaviour
+        session = {**BEHAVIOURS, **SECURE}[behaviour] if isinstance(behaviour, str) else behaviour
         if unknown := [option for option in options if not hasattr(session, option)]:
             raise TypeError(f"{session.name} has no option {', '.join(unknown)}")
         self._session, self._options = session, options

@@ -1,62 +1,22 @@
-"""A running engine, asked: its supervisor, its spool process page by page, its delivery processes."""
+"""A running engine, asked: its supervisor, its spool processes, its delivery processes."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from engine.cli.configured import configuration, spool_path
-from engine.control import Child, Request, Status, ask, spool_conversation
+from engine.cli.pages import Pages, Tallies, Tally, Waiting
+from engine.control import Child, Request, Status, ask
 from engine.errors import EngineError
-from engine.mail.envelope import Due, Message
-from engine.process import answers_socket, spool_socket
+from engine.mail.envelope import Message
+from engine.process import answers_socket
 from engine.supervisor.spooldir import control_socket
 
 SLOT_S = 3.0  # a delivery process answers within that, or is said not to
-HEADS_S = 1.0  # what `status` spends on counting queues
 WALK_S = 10.0  # what one command walks of the spool at the most
-
-
-class Waiting(NamedTuple):
-    """A recipient that waits: its row, and how many of its queue lie before it."""
-
-    number: int
-    queue: str
-    key: bytes
-    due: Due
-    ahead: int
-
-    @property
-    def message(self) -> bytes:
-        return self.key[13:25]
-
-    @property
-    def due_ms(self) -> int:
-        return int.from_bytes(self.key[5:13], "big")
-
-
-@dataclass
-class Tally:
-    """What lies in one queue."""
-
-    number: int
-    name: str
-    recipients: int = 0
-    size_bytes: int = 0
-    first_due_ms: int = 0
-
-
-@dataclass
-class Tallies:
-    """What lies in all queues; not *whole* where there was no time to count on."""
-
-    queues: list[Tally] = field(default_factory=list)
-    whole: bool = True
 
 
 class Engine:
@@ -66,8 +26,10 @@ class Engine:
         self.config = configuration(arguments)
         self.path = spool_path(self.config)
         self.silent: dict[str, str] = {}  # delivery processes that have not answered, and why
+        self.away: dict[str, str] = {}  # likewise spools, but for the first
         self._until_s = time.monotonic() + WALK_S
         self._status: Status | None = None
+        self._pages: list[Pages] = []
 
     @property
     def status(self) -> Status:
@@ -94,95 +56,85 @@ class Engine:
                 self.silent[child.name] = str(error)
         return answers
 
-    # --- the spool ------------------------------------------------------------------------------------------------------------------
+    # --- the spools -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def spools(self) -> list[Pages]:
+        """The first, which mail is sent from, then the others, from which it is moved there; those whose process does not answer are `away`."""
+        if not self._pages:
+            self._pages = [Pages(self.path, self._until_s)]
+            for path in self.status.others:
+                pages = Pages(path, self._until_s)
+                try:
+                    pages.counts()
+                except EngineError as error:
+                    self.away[path] = str(error)
+                else:
+                    self._pages.append(pages)
+        return self._pages
+
+    @property
+    def others(self) -> list[Pages]:
+        """All but the first."""
+        return self.spools[1:]
 
     def counts(self) -> dict[str, Any]:
-        """The spool's totals."""
-        return self._ask({"q": "counts", "top": 0})
+        """The first spool's totals."""
+        return self.spools[0].counts()
 
     def message(self, identity: bytes) -> tuple[Message | None, list[tuple[int, str]], bool]:
-        """(message, its queues, whether its id was ever given); None for one that is not in the spool."""
-        answer = self._ask({"q": "message", "id": identity})
-        if not answer.get("ok"):
-            return None, [], bool(answer.get("issued"))
-        return msgspec.msgpack.decode(answer["message"], type=Message), [(number, name) for number, name in answer["queues"]], True
+        """(message, its queues, whether its id was ever given); None for one that is in no spool."""
+        issued = False
+        for pages in self.spools:
+            message, queues, known = pages.message(identity)
+            if message is not None:
+                return message, queues, True
+            issued |= known
+        return None, [], issued
 
     def names(self, prefix: str) -> list[tuple[str, int]]:
-        """(name, number) of the queues whose names begin with *prefix*, with mail or without."""
-        found: list[tuple[str, int]] = []
-        after = ""
-        with spool_conversation(spool_socket(self.path)) as put:
-            while time.monotonic() < self._until_s:
-                answer = _good(put({"q": "names", "prefix": prefix, "after": after}))
-                found += [(name, number) for name, number in answer["names"]]
-                after = answer["next"]
-                if not after:
-                    break
-        return found
+        """(name, number) of the queues whose names begin with *prefix*, with mail or without; number 0: it has mail in other spools alone."""
+        found = dict(self.spools[0].names(prefix))
+        for pages in self.others:
+            found |= {name: 0 for name, _ in pages.names(prefix) if name not in found}
+        return list(found.items())
 
     def rows(self, number: int, name: str, *, message: bytes | None = None, address: str | None = None) -> Iterator[Waiting]:
-        """The recipients in a queue, in the order in which they are sent, of one message or to one address."""
-        after, passed = b"", 0
-        with spool_conversation(spool_socket(self.path)) as put:
-            while time.monotonic() < self._until_s:
-                answer = _good(put({"q": "rows", "queue": number, "after": after, "message": message, "address": address}))
-                for key, due, before in answer["rows"]:
-                    yield Waiting(number, name, key, msgspec.msgpack.decode(due, type=Due), passed + before)
-                passed += answer["walked"]
-                after = answer["next"]
-                if not after:
-                    return
+        """The recipients in a queue, in the order in which they are sent, of one message or to one address; those in other spools last."""
+        if not self.others:
+            yield from self.spools[0].rows(number, name, message=message, address=address)
+            return
+        for pages in self.spools:
+            if there := pages.number(name):
+                where = pages.path if pages is not self.spools[0] else ""
+                for each in pages.rows(there, name, message=message, address=address):
+                    yield each._replace(spool=where)
 
-    def length(self, number: int) -> tuple[int, bool]:
+    def length(self, number: int, name: str) -> tuple[int, bool]:
         """(recipients in a queue, whether these are all)."""
-        after, passed = b"", 0
-        with spool_conversation(spool_socket(self.path)) as put:
-            while time.monotonic() < self._until_s:
-                answer = _good(put({"q": "rows", "queue": number, "after": after, "message": b""}))
-                passed += answer["walked"]
-                after = answer["next"]
-                if not after:
-                    return passed, True
-        return passed, False
+        if not self.others:
+            return self.spools[0].length(number)
+        lengths = [pages.length(there) for pages in self.spools if (there := pages.number(name))]
+        return sum(length for length, _ in lengths), all(whole for _, whole in lengths)
 
     def tallies(self, sizes: bool = False) -> Tallies:
         """What lies in every queue that has mail."""
-        found: dict[int, Tally] = {}
-        after = b""
-        with spool_conversation(spool_socket(self.path)) as put:
-            while time.monotonic() < self._until_s:
-                answer = _good(put({"q": "queues", "after": after, "sizes": sizes}))
-                for number, name, rows, size_bytes, first_due_ms in answer["queues"]:
-                    tally = found.setdefault(number, Tally(number, name, first_due_ms=first_due_ms))
-                    tally.recipients += rows
-                    tally.size_bytes += size_bytes
-                    tally.first_due_ms = min(tally.first_due_ms, first_due_ms)
-                after = answer["next"]
-                if not after:
-                    return Tallies(list(found.values()))
-        return Tallies(list(found.values()), whole=False)
+        found = self.spools[0].tallies(sizes)
+        if not self.others:
+            return found
+        queues = {tally.name: tally for tally in found.queues}
+        for pages in self.others:
+            more = pages.tallies(sizes)
+            found.whole &= more.whole
+            for tally in more.queues:
+                first = queues.setdefault(tally.name, Tally(0, tally.name, first_due_ms=tally.first_due_ms))
+                first.recipients += tally.recipients
+                first.size_bytes += tally.size_bytes
+                first.first_due_ms = min(first.first_due_ms, tally.first_due_ms)
+        return Tallies(list(queues.values()), found.whole)
 
     def heads(self) -> tuple[int, int, bool]:
         """(queues that have mail, domains of theirs, whether these are all)."""
-        domains: set[str] = set()
-        queues, after = 0, b""
-        until_s = time.monotonic() + HEADS_S
-        with spool_conversation(spool_socket(self.path)) as put:
-            while time.monotonic() < until_s:
-                answer = _good(put({"q": "queues", "after": after, "heads": True}))
-                domains.update(name.rpartition("/")[0] for _, name, _, _, _ in answer["queues"])
-                queues += len(answer["queues"])
-                after = answer["next"]
-                if not after:
-                    return queues, len(domains), True
-        return queues, len(domains), False
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        with spool_conversation(spool_socket(self.path), timeout_s=5) as put:
-            return put(question)
-
-
-def _good(answer: dict[str, Any]) -> dict[str, Any]:
-    if not answer.get("ok"):
-        raise EngineError(f"the spool process refuses: {answer.get('error', 'it does not say why')}")
-    return answer
+        found = [pages.heads() for pages in self.spools]
+        names = set().union(*[names for names, _ in found])
+        return len(names), len({name.rpartition("/")[0] for name in names}), all(whole for _, whole in found)

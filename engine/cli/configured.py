@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from engine.config import Config, read
 from engine.errors import StartError
 from engine.supervisor.configuration import load
+from engine.supervisor.spooldir import control_socket
 
 
 def configuration(arguments: argparse.Namespace) -> Config:
@@ -15,7 +17,10 @@ def configuration(arguments: argparse.Namespace) -> Config:
 
 
 def spool_path(config: Config) -> str:
-    """Where the engine of *config* keeps its sockets."""
+    """The spool in which the engine of *config* keeps its sockets: of several that accept mail the one that was the first when it started."""
     if not config.spools:
         raise StartError("the configuration has no <spool>")
-    return config.spool.path
+    accepting = [spool.path for spool in config.accepting_spools]
+    if len(accepting) < 2:
+        return config.spool.path
+    return next((path for path in accepting if os.path.exists(control_socket(path))), accepting[0])

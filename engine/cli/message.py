@@ -13,6 +13,7 @@ from engine.cli.configured import configuration, spool_path
 from engine.cli.grammar import Grammar
 from engine.cli.printing import local_time, print_json, print_table
 from engine.control import ask_spool
+from engine.control.client import NotRunning
 from engine.log import escape
 from engine.mail import message_id
 from engine.mail.envelope import Due, Message
@@ -33,11 +34,22 @@ def run_show_message(arguments: argparse.Namespace) -> int:
     if identity is None:
         print(f"engine: {arguments.id!r} is not a message id: 20 letters and digits, as in the 250 reply", file=sys.stderr)
         return os.EX_USAGE
-    answer = ask_spool(spool_socket(spool_path(configuration(arguments))), {"q": "show", "id": identity})
+    config = configuration(arguments)
+    first = spool_path(config)
+    answer, where = ask_spool(spool_socket(first), {"q": "show", "id": identity}), first
+    for path in [spool.path for spool in config.accepting_spools if spool.path != first and not answer.get("ok")]:
+        try:
+            there = ask_spool(spool_socket(path), {"q": "show", "id": identity})
+        except NotRunning as error:
+            print(f"engine: spool {path} is not looked into: {error}", file=sys.stderr)
+            continue
+        if there.get("ok"):
+            answer, where = there, path
+            break
     if not answer.get("ok"):
         print(f"engine: {arguments.id}: {answer.get('error', 'no answer')}", file=sys.stderr)
         return os.EX_DATAERR
-    shown = message_in_words(arguments.id, answer)
+    shown = message_in_words(arguments.id, answer) | ({"spool": where} if where != first else {})
     if arguments.json:
         print_json(shown)
         return os.EX_OK

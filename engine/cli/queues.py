@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from engine.cli.asking import Engine, Tally
+from engine.cli.asking import Engine
 from engine.cli.grammar import Grammar, Parser
+from engine.cli.pages import Tally
 from engine.cli.printing import local_time, print_json, print_table
 from engine.control import Request
 from engine.control.sentence import sentence, when
@@ -88,7 +89,7 @@ def run_show_queue(arguments: argparse.Namespace) -> int:
         print(f"engine: no queue {arguments.queue} has ever had mail: see engine show queues", file=sys.stderr)
         return os.EX_DATAERR
     number, name = named[0]
-    recipients, whole = engine.length(number)
+    recipients, whole = engine.length(number, name)
     answers: list[Detail] = engine.slots(Request("queue", queues=[(number, name)]))
     detail = next((answer.detail for answer in answers if answer.detail is not None), None)
     if detail is None:

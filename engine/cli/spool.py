@@ -34,6 +34,14 @@ def add(grammar: Grammar) -> None:
 
 
 def run_spool_check(arguments: argparse.Namespace) -> int:
+    found = {path: _checked(path, arguments) for path in spools(arguments)}
+    if arguments.json:
+        _print_json(found)
+    return int(any(each["problems"] for each in found.values()))
+
+
+def _checked(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is wrong with one spool, said unless JSON is wanted."""
     from engine.spool.check import Problem, check
     from engine.spool.repair import repair
 
@@ -47,7 +55,7 @@ def run_spool_check(arguments: argparse.Namespace) -> int:
         return count, first
 
     mended: list[str] = []
-    with progress_bar() as progress, stopped_spool(arguments) as root:
+    with progress_bar() as progress, stopped_spool(path) as root:
         count, problems = look(root)
         if count and arguments.repair:
             try:
@@ -55,17 +63,15 @@ def run_spool_check(arguments: argparse.Namespace) -> int:
             except EngineError as error:
                 mended = [f"nothing: {error}"]
             count, problems = look(root)
-    if arguments.json:
-        print_json({"problems": count, "shown": [shown_problem(problem) for problem in problems], "mended": mended})
-        return int(count > 0)
-    for line in mended:
-        print(f"repair: {line}")
-    if problems:
-        print_table(["kind", "where", "message", "what"], [list(shown_problem(problem).values()) for problem in problems])
-        print(f"{count} problems" + (f", of which {PROBLEMS_SHOWN} are shown" if count > PROBLEMS_SHOWN else ""))
-    else:
-        print(f"{root}: whole")
-    return int(count > 0)
+    if not arguments.json:
+        for line in mended:
+            print(f"repair: {line}")
+        if problems:
+            print_table(["kind", "where", "message", "what"], [list(shown_problem(problem).values()) for problem in problems])
+            print(f"{root}: {count} problems" + (f", of which {PROBLEMS_SHOWN} are shown" if count > PROBLEMS_SHOWN else ""))
+        else:
+            print(f"{root}: whole")
+    return {"problems": count, "shown": [shown_problem(problem) for problem in problems], "mended": mended}
 
 
 def shown_problem(problem: Any) -> dict[str, str]:
@@ -80,32 +86,51 @@ def shown_problem(problem: Any) -> dict[str, str]:
 
 
 def run_spool_compact(arguments: argparse.Namespace) -> int:
-    from engine.spool.offline import compact
-
-    with progress_bar() as progress, stopped_spool(arguments) as root:
-        done = compact(root, progress)
+    found = {path: _compacted(path, arguments) for path in spools(arguments)}
     if arguments.json:
-        print_json(done._asdict())
-        return os.EX_OK
-    before, after = done.index_before_bytes + done.bodies_before_bytes, done.index_after_bytes + done.bodies_after_bytes
-    rows = [
-        ["index", done.index_before_bytes, done.index_after_bytes],
-        ["bodies", done.bodies_before_bytes, done.bodies_after_bytes],
-        ["all", before, after],
-    ]
-    print_table(["bytes of", "before", "after"], rows)
-    print(f"{done.orphans_removed} orphans removed, {done.segments_emptied} segments emptied")
-    if done.segments_damaged:
-        print(f"{done.segments_damaged} damaged segments left as they are: see engine spool check")
+        _print_json(found)
     return os.EX_OK
 
 
+def _compacted(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one spool was and is, said unless JSON is wanted."""
+    from engine.spool.offline import compact
+
+    with progress_bar() as progress, stopped_spool(path) as root:
+        done = compact(root, progress)
+    if not arguments.json:
+        before, after = done.index_before_bytes + done.bodies_before_bytes, done.index_after_bytes + done.bodies_after_bytes
+        rows = [
+            ["index", done.index_before_bytes, done.index_after_bytes],
+            ["bodies", done.bodies_before_bytes, done.bodies_after_bytes],
+            ["all", before, after],
+        ]
+        print_table(["bytes of", "before", "after"], rows)
+        print(f"{root}: {done.orphans_removed} orphans removed, {done.segments_emptied} segments emptied")
+        if done.segments_damaged:
+            print(f"{done.segments_damaged} damaged segments left as they are: see engine spool check")
+    return done._asdict()
+
+
+def _print_json(found: dict[str, dict[str, Any]]) -> None:
+    """The only spool's, or each one's with its path."""
+    several = {"spools": [{"spool": path} | each for path, each in found.items()]}
+    print_json(several if len(found) > 1 else next(iter(found.values())))
+
+
+def spools(arguments: argparse.Namespace) -> list[str]:
+    """The paths of all spools of the configuration, the first first."""
+    config = configuration(arguments)
+    first = spool_path(config)
+    return [first, *(spool.path for spool in config.spools if spool.path != first)]
+
+
 @contextmanager
-def stopped_spool(arguments: argparse.Namespace) -> Iterator[Path]:
-    """The spool of the configuration, held as `engine start` would hold it and worked on as its owner; StartError says what is in the way."""
+def stopped_spool(path: str) -> Iterator[Path]:
+    """The spool at *path*, held as `engine start` would hold it and worked on as its owner; StartError says what is in the way."""
     from engine.spool.offline import present
 
-    root = Path(spool_path(configuration(arguments)))
+    root = Path(path)
     try:
         present(root)
         lock = claim(str(root))

@@ -31,30 +31,34 @@ def run_status(arguments: argparse.Namespace) -> int:
     status = engine.status
     slots: list[SlotView] = engine.slots(Request("slot"))
     counts: dict[str, Any]
+    others: dict[str, dict[str, Any]] = {}
     try:
         counts = engine.counts()
+        others = {pages.path: pages.counts() for pages in engine.others} | {path: {"error": why} for path, why in engine.away.items()}
         queues, domains, whole = engine.heads()
         counts |= {"queues_waiting": queues, "domains_waiting": domains, "whole": whole}
     except EngineError as error:
         counts = {"error": str(error)}
     if arguments.json:
-        print_json(_json(engine, status, slots, counts))
+        print_json(_json(engine, status, slots, counts) | ({"spools": others} if others else {}))
         return os.EX_OK
     state = "stopping" if status.stopping else "ready" if status.ready else "starting"
     print(f"engine {status.version}: {state}, pid {status.pid}, up {duration(status.uptime_s)}, on {', '.join(status.listening) or 'no port'}")
     if status.shadow:
         print(f"SHADOW: no mail leaves this host: every delivery goes to the built-in sink at {status.shadow}, which throws it away")
     print(f"spool {status.spool}: {in_words(counts)}")
+    for path, theirs in others.items():
+        print(f"spool {path}: {in_words(theirs)}")
     rows = [
         [each.name, each.pid or "-", each.state, duration(each.uptime_s), each.restarts, f"{each.heartbeat_age_s:.0f}s", each.smtp_in, each.smtp_out]
         for each in status.children
     ]
     print_table(["role", "pid", "state", "uptime", "restarts", "heartbeat", "in", "out"], rows)
-    _print_traffic(engine, status, slots, counts)
+    _print_traffic(engine, status, slots, counts, others)
     return os.EX_OK
 
 
-def _print_traffic(engine: Engine, status: Status, slots: list[SlotView], counts: dict[str, Any]) -> None:
+def _print_traffic(engine: Engine, status: Status, slots: list[SlotView], counts: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
     table = status.traffic
     if table is None:
         return
@@ -76,7 +80,7 @@ def _print_traffic(engine: Engine, status: Status, slots: list[SlotView], counts
     print()
     more = "" if counts.get("whole", True) else "+"
     waiting = [
-        counts.get("recipients", "?"),
+        counts["recipients"] + sum(theirs.get("recipients", 0) for theirs in others.values()) if "recipients" in counts else "?",
         f"{counts.get('domains_waiting', '?')}{more}",
         f"{counts.get('queues_waiting', '?')}{more}",
         _kbytes(counts),

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from engine.cli.asking import Engine, Waiting
+from engine.cli.asking import Engine
 from engine.cli.grammar import Grammar
+from engine.cli.pages import Waiting
 from engine.cli.printing import print_json
 from engine.control import Request, Standing
 from engine.control.client import NotRunning
@@ -88,7 +89,8 @@ def _message(engine: Engine, shown: str, identity: bytes, most: int, now_ms: int
     if message is None:
         if not issued:
             return [Explained(f"message {shown} is unknown: this spool has never given that id.", id=shown)], False
-        gone = f"message {shown} has left the spool, each of its recipients delivered or bounced: {_look(engine, shown)}."
+        moved = ", or moved into the first spool under another id, which the log names" if engine.others else ""
+        gone = f"message {shown} has left the spool, each of its recipients delivered or bounced{moved}: {_look(engine, shown)}."
         return [Explained(gone, id=shown)], False
     waiting = [each for number, name in queues for each in engine.rows(number, name, message=identity)]
     if not waiting:
@@ -106,8 +108,9 @@ def _queues(engine: Engine, what: str, most: int, now_ms: int) -> tuple[list[Exp
         return [Explained(f"no queue {escape(what)} has ever had mail: a queue is DOMAIN/VIRTUAL-MTA, as in `engine show queues`.")], False
     found = []
     for name, number in named[:most]:
-        length, whole = engine.length(number)
-        standing = _standing(engine, Request("why", queues=[(number, name)]))
+        length, whole = engine.length(number, name)
+        elsewhere = not number or (engine.others and length and not engine.spools[0].length(number)[0])
+        standing = _elsewhere(engine) if elsewhere else _standing(engine, Request("why", queues=[(number, name)]))
         if not length and standing.kind not in ("draining", "slot-down"):
             standing = Standing("idle")
         subject = f"queue {name} ({length}{'' if whole else ' or more'} recipients)"
@@ -123,7 +126,7 @@ def _recipients(engine: Engine, waiting: list[Waiting], several: str, now_ms: in
         request = Request(
             "why", queues=[(each.number, each.queue)], key=each.key.hex(), queued_ms=due.queued_ms, attempts=due.attempts, last_reply=due.last_reply
         )
-        standing = _standing(engine, request)
+        standing = _elsewhere(engine, each.spool) if each.spool else _standing(engine, request)
         shown = message_id.text(each.message)
         what = "our report (DSN)" if message is not None and message.src_type == "local" and not message.return_path else "message"
         tried = f", tried {due.attempts} times in {span((now_ms - due.queued_ms) / 1000)}" if due.attempts else ""
@@ -152,6 +155,13 @@ def _standing(engine: Engine, request: Request) -> Standing:
     if not engine.silent:
         raise EngineError("no delivery process knows this queue: the engine has just been started or reloaded, ask again")
     return Standing("slot-down", ", ".join(_state(engine, name) for name in engine.silent))
+
+
+def _elsewhere(engine: Engine, spool: str = "") -> Standing:
+    """What keeps mail in a *spool* that is not the first."""
+    refusing = str(engine.counts()["refusing"]) or "it has, so that takes seconds"
+    where = spool or " ".join(pages.path for pages in engine.others)
+    return Standing("elsewhere", f"{where} and is moved into {engine.path} when that has room: {refusing}")
 
 
 def _state(engine: Engine, name: str) -> str:

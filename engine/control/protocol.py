@@ -42,6 +42,7 @@ class Status(msgspec.Struct, frozen=True):
     generation: int = 1  # of the configuration: each reload makes the next
     reloading: bool = False  # processes of an older one still drain, or of the newest one start
     traffic: TrafficTable | None = None
+    others: list[str] = []  # paths of the spools with a process that are not the first
     shadow: str = ""  # address:port of the sink that all mail goes to instead of the world
 
 

@@ -25,6 +25,7 @@ CLAUSES = {
     "unsettled": "waits for the disk: {detail}",
     "disk-full": "waits for space on the disk, since outcomes cannot be stored ({detail}): free some space, and it goes on by itself",
     "outbox": "waits for the accounting process: {detail}",
+    "elsewhere": "lies in the spool {detail}",
     "slot-down": "waits for its delivery process: {detail}",
     # the destination
     "no-vmta": "bounces with 5.3.5: there is no virtual MTA {detail} in the configuration any more",

@@ -442,6 +442,7 @@ class Supervisor:
             stopping=self.stopping,
             spool=self.plan.spool_path,
             spool_socket=spool_socket(self.plan.spool_path),
+            others=[held.path for held in self.plan.others.held.values() if held.door is not None],
             listening=self._listening(),
             turned_away=self._takeover.answered,
             children=[self._child(slot, now_s) for slot in self._slots],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from engine.cli.asking import Engine, Waiting
+from engine.cli.asking import Engine
+from engine.cli.pages import Waiting
 from engine.cli.why import Explained, explain
 from engine.config import build, from_text
 from engine.control import Child, Request, Standing, Status
@@ -28,6 +29,8 @@ class Answering:
         self.config = loaded.config
         self.standing, self.state, self.spool, self.src_type = standing, state, spool, src_type
         self.silent: dict[str, str] = {}
+        self.others: list[Any] = []
+        self.path, self.where = "/s", ""
         self._counts = COUNTS | counts
 
     @property
@@ -55,7 +58,7 @@ class Answering:
         return Message(Body(1, 1, 20, 1, 0), sender, b"", NOW_MS, False, True, "", "", self.src_type, "", ""), [(1, "d.example/v")], True
 
     def rows(self, number: int, name: str, **_: object) -> Iterator[Waiting]:
-        yield Waiting(number, name, due_key(number, 50, NOW_MS, ID, 0), Due("a@d.example", NOW_MS), 4)
+        yield Waiting(number, name, due_key(number, 50, NOW_MS, ID, 0), Due("a@d.example", NOW_MS), 4, self.where)
 
 
 def ask(engine: Answering) -> Explained:
@@ -91,3 +94,13 @@ def test_a_spool_process_that_is_down() -> None:
 def test_a_report_of_ours_is_called_so() -> None:
     text = ask(Answering(Standing("unread"), src_type="local")).text
     assert text.startswith(f"our report (DSN) {message_id.text(ID)} to <a@d.example> in queue d.example/v is about to be read from the disk; 4 rec")
+
+
+def test_mail_in_another_spool_waits_for_room_in_the_first() -> None:
+    engine = Answering(None, refusing="disk low: 8 MB free, 16 MB are kept (min-free-space)")
+    engine.where = "/o"
+    text = ask(engine).text
+    assert "lies in the spool /o and is moved into /s when that has room: disk low: 8 MB free, 16 MB are kept (min-free-space); 4 recipients" in text
+    engine = Answering(None)
+    engine.where = "/o"
+    assert "moved into /s when that has room: it has, so that takes seconds" in ask(engine).text

@@ -391,7 +391,7 @@ SITUATIONS: dict[Callable[..., Awaitable[Standing]], tuple[str, str]] = {
     resting: ("resting", r"has nothing to send before its next retry; next attempt at .*\(in (59s|1m)"),
     idle: ("idle", r"has nothing to send\.$"),
 }
-OF_THE_COMMAND = {"disk-full", "outbox", "slot-down"}  # tests/cli/test_why.py
+OF_THE_COMMAND = {"disk-full", "elsewhere", "outbox", "slot-down"}  # tests/cli/test_why.py
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)

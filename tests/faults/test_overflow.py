@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,7 @@ MEGABYTES = 60
 LOW_BYTES = 8 << 20
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef0123456789abcdef0123456789abcdef\r\n" * 8000
 CLIENTS = 3
-RATE = 2e6  # bytes in a second and client, at the most: the second is small too
+RATE = 5e5  # bytes in a second and client, at the most: the second is small too, and must not be filled
 
 
 class Two(World):
@@ -124,9 +126,29 @@ def test_both_full_is_452_and_both_come_back(two: Two) -> None:
     two.second.empty()
     two.accepts_again()
     assert two.queued(), "the first has no room for it"
+    tells(two)
     two.first.empty()
     two.accepts_again()
     two.account()
+
+
+def tells(two: Two) -> None:
+    """What an operator asks while mail lies in the second, and why."""
+    first, second = (two.engine.directory / name for name in two.spools)
+    status = two.engine.run("status").stdout
+    assert f"spool {first}: 0 messages" in status and "refuses mail: disk low" in status
+    waiting = [line for line in status.splitlines() if line.startswith(f"spool {second}: ")]
+    count = int(waiting[0].split()[2])
+    assert count == len(two.queued()) > 0
+    told = json.loads(two.engine.run("show", "queues", "--json").stdout)
+    assert [(queue["name"], queue["rcpt"]) for queue in told["queues"]] == [("dest.example/{default}", count)]
+    address = min(two.queued())
+    said = two.engine.run("why", address).stdout
+    assert f"lies in the spool {second} and is moved into {first} when that has room: disk low" in said
+    identity = re.findall(r"message (\w{20}) to", said)[0]
+    assert f"spool: {second}" in two.engine.run("show", "message", identity).stdout
+    assert f"lies in the spool {second}" in two.engine.run("why", identity).stdout
+    assert f"queue dest.example/{{default}} ({count} recipients) lies in the spool {second}" in two.engine.run("why", "dest.example").stdout
 
 
 def test_a_power_cut_with_mail_in_both(two: Two) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.errors import EngineError
+from engine.fastpath import unstuff
 from engine.smtp.client import ClientConnection, Finished, Ready, Refused, SendBody, Stage, Transaction
 from tests.simulation.ledger import Ledger
 from tests.simulation.network import Endpoint
@@ -46,7 +47,11 @@ class Client:
         for event in events:
             if isinstance(event, SendBody):
                 assert self._mail is not None
-                self._end.write(self._mail.content + self._core.end_of_body())
+                if self._core.by_chunks:
+                    plain = unstuff(self._mail.content)
+                    self._end.write(self._core.chunk(len(plain), True) + plain)
+                else:
+                    self._end.write(self._mail.content + self._core.end_of_body())
             elif isinstance(event, Finished):
                 self._finished(event)
             elif isinstance(event, Refused):

@@ -279,3 +279,25 @@ def test_versions(tmp_path: Path) -> None:
         assert isinstance(found, Connection) and found.tls is not None and found.tls.protocol == "TLSv1.2"
 
 
+
+
+def test_nothing_is_pooled_across_policies() -> None:
+    policies = [
+        {},
+        MUST,
+        VERIFIED,
+        {"use_starttls": False},
+        {"smtp_client_certificate": PemFile("/us.pem")},
+        {"smtp_tls_allow_tlsv1_2": False},
+        {"smtp_tls_ciphers": "ECDHE+AESGCM"},
+        {"reuse_ssl_session": False},
+    ]
+    routes = [Route("", "us.example", HOST, "192.0.2.1", 25, tls=DomainSettings(**settings).tls) for settings in policies]
+    assert len(set(routes)) == len(policies)
+    again = [Route("", "us.example", HOST, "192.0.2.1", 25, tls=DomainSettings(**settings).tls) for settings in policies]
+    assert again == routes
+
+
+def test_a_policy_shows_no_password() -> None:
+    settings = DomainSettings(smtp_client_certificate=PemFile("/us.pem", "hush"))
+    assert "hush" not in repr(settings) + str(settings.smtp_client_certificate) + repr(settings.tls.certificate)

@@ -73,6 +73,7 @@ class Postbox:
     def denied(self, user: str, mechanism: str) -> Reply | None:
         self.users.append(("", mechanism))
         return reply(535, "5.7.8 Authentication credentials invalid")
+
     def starttls(self) -> bool:
         return True
 

@@ -17,6 +17,7 @@ import uvloop
 
 from bench.load import Load, Sink, Source
 from engine.config import build, from_text
+from engine.door import Door
 from engine.listener.listener import Listener
 from engine.listener.worker import GC_THRESHOLDS
 from engine.log import EventLog
@@ -72,7 +73,7 @@ async def measure(load: Load, directory: Path) -> tuple[float, float]:
     port = listening.getsockname()[1]
     listener = Listener(
         Reception(config, link, SegmentWriter(directory, link), log), log, [ListenSocket(listening.detach(), "127.0.0.1", port)],
-        SharedCount(memoryview(bytearray(4)), 0, 0), 10_000,
+        SharedCount(memoryview(bytearray(4)), 0, 0), 10_000, Door.alone(),
     )  # fmt: skip
     listener.open()
     gc.collect()

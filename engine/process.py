@@ -70,6 +70,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     lock_fd: int = -1  # the inherited lock on the spool directory: keep it open
     counters_fd: int = -1  # memory file: int32 rows for total-max-smtp-in, then for total-max-smtp-out
     tls_fd: int = -1  # memory file: keys and certificates (engine.tls.files), for those who speak TLS
+    door_fd: int = -1  # memory file: engine.door
     heartbeat_fd: int = -1  # memory file: HEARTBEAT_ROW_BYTES per row
     spool_listener_fd: int = -1  # the spool process only: the Unix socket it serves
     sockets: list[ListenSocket] = []  # this listener's own
@@ -201,6 +202,11 @@ class SharedCount:
         if self.mine() <= 0:
             raise EngineError("a shared count was given back more often than it was taken")
         shared_add(self._buffer, self._row, -1)
+
+    def total(self) -> int:
+        """How many all processes hold."""
+        total: int = shared_add(self._buffer, self._row, 0)
+        return total
 
     def mine(self) -> int:
         """How many this process holds."""

@@ -12,7 +12,7 @@ ENGINE = Path(__file__).resolve().parent.parent / "engine"
 
 LEAVES = {
     *("errors", "clock", "units", "fastpath", "_fastpath", "_reference", "log"),
-    *("process", "drain", "stream", "_stream", "_stream_reference", "metrics"),
+    *("process", "door", "drain", "stream", "_stream", "_stream_reference", "metrics"),
 }
 
 # package -> the packages of ours that it may import besides leaves and itself
@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"config", "dns", "spf"},
     "supervisor": {"config", "control", "tls"},  # tls: a certificate that cannot be used is refused before anything changes
     # mail: to show rows in words; spool: of an engine that is stopped; delivery, dns: `engine resolve` asks as delivery would
-    "cli": {"config", "control", "delivery", "dns", "doctor", "mail", "sink", "spool", "supervisor"},
+    "cli": {"config", "control", "delivery", "dns", "doctor", "mail", "policy", "sink", "smtp", "spool", "supervisor"},
     "__main__": {"cli"},
     "__init__": set(),
 }

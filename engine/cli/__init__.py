@@ -10,12 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.cli import configuration, doctor, init, message, queues, reload, resolve, running, sink, spool, status, why
+from engine.cli import configuration, doctor, init, message, password, queues, reload, resolve, running, sink, spool, status, why
 from engine.cli.grammar import Grammar
 from engine.control.client import NotRunning
 from engine.errors import EngineError, StartError
 
-GROUPS = (running, reload, status, init, configuration, message, queues, why, resolve, doctor, spool, sink)  # in the order in which --help lists them
+# in the order in which --help lists them
+GROUPS = (running, reload, status, init, configuration, password, message, queues, why, resolve, doctor, spool, sink)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

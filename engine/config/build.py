@@ -71,6 +71,7 @@ class _Builder:
         self.named: dict[str, Entry] = {}
         self.vmtas: dict[str, _Named] = {}
         self.pools: dict[str, _Named] = {}
+        self.groups: dict[str, Values] = {}
         self.users: dict[str, Values] = {}
         self.spools: dict[str, Values] = {}
         self.accts: dict[str, Values] = {}
@@ -130,6 +131,10 @@ class _Builder:
                     self.domain(section, self.domains)
                 case "source":
                     self.source(section)
+                case "source-group":
+                    values = self.reader.read(section, stanza)
+                    if name := self.reader.argument(section, v.name):
+                        self.groups.setdefault(name, Values()).update(values)
                 case "smtp-user":
                     values = self.reader.read(section, stanza)
                     if name := self.reader.argument(section, v.name):
@@ -288,6 +293,7 @@ class _Builder:
             pools=pools,
             sources=self.networks.freeze(),
             named_sources=self.named,
+            source_groups={name: settings.SourceGroup(name=name, **values.values) for name, values in self.groups.items()},
             smtp_users={name: self.smtp_user(name, values) for name, values in self.users.items()},
             global_domains=self.domains,
             pool_domains=self.pool_scopes(),

@@ -26,6 +26,7 @@ def check(
     _open_relay(config, server, sources, problems)
     _cold(later, problems)
     _precedence(config, top, pools, problems)
+    _reserved(config, top, server, problems)
     if config.spools and all(spool.deliver_only for spool in config.spools):
         problems.warning(top.place, "every <spool> is deliver-only: no mail will be accepted")
 
@@ -82,6 +83,15 @@ def _is_everybody(pattern: str) -> bool:
         return parse_network(pattern).prefixlen == 0
     except ValueError:
         return False
+
+
+def _reserved(config: Config, top: Section, server: Values, problems: Problems) -> None:
+    """Groups that leave nothing of total-max-smtp-in to anybody else."""
+    reserved = sum(group.reserved_smtp_in for group in config.source_groups.values())
+    if reserved >= config.server.total_max_smtp_in:
+        place = server.places.get("total_max_smtp_in", top.place)
+        text = f"the groups reserve {reserved} connections (reserved-smtp-in), and total-max-smtp-in is {config.server.total_max_smtp_in}"
+        problems.error(place, f"{text}: no other client could connect")
 
 
 def _cold(later: Later, problems: Problems) -> None:

@@ -19,13 +19,14 @@ from engine.config.settings import (
     DomainSettings,
     ServerSettings,
     SmtpUser,
+    SourceGroup,
     SpoolSettings,
     VirtualMta,
     VirtualMtaPool,
 )
 from engine.config.stanza import STANZAS, TOP
 from engine.config.values import HostSpec, ListenerSettings, SourceHost
-from engine.units import format_seconds, format_size
+from engine.units import Rate, format_seconds, format_size
 
 NOTHING = "-"
 _SECRETS = frozenset({"password"})
@@ -35,7 +36,7 @@ _TELLING_APART = secrets.token_bytes(16)  # two passwords, without showing anyth
 class Fact(NamedTuple):
     """What is said of what: ("domain", "example.org in pool1", "max-smtp-out")."""
 
-    kind: str  # "server", "listener", "spool", "source", "smtp-user", "virtual-mta", "ip", "virtual-mta-pool", "domain", "acct-file"
+    kind: str  # "server", "listener", "spool", "source", "source-group", "smtp-user", "virtual-mta", "ip", "virtual-mta-pool", "domain", "acct-file"
     name: str
     setting: str
 
@@ -91,7 +92,7 @@ def needs_restart(changes: Iterable[Change], first: str) -> list[Change]:
 
 def of_listeners(every: Facts) -> Facts:
     """What a listener process goes by, the places that it listens on aside."""
-    kinds = {"source", "smtp-user", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
+    kinds = {"source", "source-group", "smtp-user", "spool", "virtual-mta", "ip", "virtual-mta-pool"}
     return _those(
         every,
         lambda fact: (
@@ -158,6 +159,10 @@ def _facts(config: Config) -> Iterator[tuple[Fact, str]]:
             yield Fact("spool", spool.path, setting), text
     yield from _entries("source", "", config.sources.items(), ClientSettings)
     yield from _entries("source", "", config.named_sources.items(), ClientSettings)
+    for name, group in config.source_groups.items():
+        yield Fact("source-group", name, ""), "yes"
+        for setting, text in _settings(SourceGroup, "source-group", group, leave={"name"}):
+            yield Fact("source-group", name, setting), text
     for name, user in config.smtp_users.items():
         yield Fact("smtp-user", name, ""), "yes"
         for setting, text in _settings(SmtpUser, "smtp-user", user, leave={"name", "password_file"}):
@@ -242,6 +247,8 @@ def written(field: str, value: Any) -> str:
     if isinstance(value, HostSpec):
         name = f"[{value.host}]" if value.literal else value.host
         return f"{'lookup-mx:' if value.lookup_mx else ''}{name}{f':{value.port}' if value.port else ''}"
+    if isinstance(value, Rate):
+        return f"{value.amount}/{value.period_s}s"
     if isinstance(value, SourceHost):
         return f"{_network(value.network)} {value.host_name}".rstrip()
     if isinstance(value, ListenerSettings):

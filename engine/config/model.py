@@ -18,6 +18,7 @@ from engine.config.settings import (
     DomainSettings,
     ServerSettings,
     SmtpUser,
+    SourceGroup,
     SpoolSettings,
     VirtualMta,
     VirtualMtaPool,
@@ -38,6 +39,7 @@ __all__ = [
     "ServerSettings",
     "Slot",
     "SmtpUser",
+    "SourceGroup",
     "SourceHost",
     "SpoolSettings",
     "VirtualMta",
@@ -94,6 +96,7 @@ class Config:
     pool_domains: Mapping[str, DomainScope] = field(repr=False)  # by virtual MTA: those of its pool
     virtual_mta_domains: Mapping[str, DomainScope] = field(repr=False)
     smtp_users: Mapping[str, SmtpUser] = field(repr=False, default_factory=dict)
+    source_groups: Mapping[str, SourceGroup] = field(repr=False, default_factory=dict)
     places: Mapping[str, Mapping[str, Place]] = field(repr=False, default_factory=dict)
     """Where a field was set, by section: "" (outside every stanza), "virtual-mta NAME", "virtual-mta-pool NAME"; domains' are in their entries."""
     client: Callable[..., ClientSettings] = field(init=False, repr=False)

@@ -82,8 +82,6 @@ def _source() -> tuple[Directive, ...]:
         later("process-x-dkim-key", v.boolean, "false", stops="send mail unsigned that the keys in these headers are to sign"),
         later("process-x-schedule", v.boolean, "false", stops="send mail outside the times that it asks for"),
         later("rewrite-list", v.name, stops="send mail from addresses that the list replaces"),
-        later("smtp-max-auth-failure-rate", v.rate, "unlimited"),
-        later("source-group", v.name, stops="let in more connections than the group allows"),
         later("suppression-lists", v.names, '""', stops="send mail to suppressed recipients"),
         later("trace-dkim-check", v.boolean, "false"),
     )
@@ -241,7 +239,6 @@ PENDING: dict[str, tuple[Directive, ...]] = {
         ignored("delete-file-holders", v.boolean, "There are no holder files."),
     ),
     "source": _source(),
-    "source-group": (later("max-smtp-in", v.limit), later("reserved-smtp-in", v.limit)),
     "smtp-user": (later("tls-certificate", v.file),),
     "domain": _domain(),
     "virtual-mta": _virtual_mta(),

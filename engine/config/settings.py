@@ -13,6 +13,7 @@ from engine.config.pattern import AddressPattern, DomainPattern, Network
 from engine.config.queue_pattern import QueuePattern
 from engine.config.snapshot import NO_FILE
 from engine.config.tls import CIPHERS, NO_PEM, OFF, ClientTls, PemFile, ServerTls, client_tls, versions
+from engine.units import Rate
 
 DEFAULT_VIRTUAL_MTA = "{default}"
 AUTH_SOURCE = "{auth}"  # the <source> of every client that has authenticated; as jobid-prefix: its user's name
@@ -149,6 +150,10 @@ class ClientSettings:
     require_auth: bool = directive(v.boolean, "false", "Take no mail, for whomever, from clients that have not authenticated.")
     allow_unencrypted_plain_auth: bool = directive(v.boolean, "false", "Offer AUTH PLAIN and LOGIN without TLS too.")
     require_starttls_before_auth: bool = directive(v.boolean, "false", "Offer AUTH within TLS only.")
+    smtp_max_auth_failure_rate: Rate | None = directive(  # noqa: RUF009 - a Rate is immutable
+        v.rate, "unlimited", "Failures of AUTH after which a client is refused; the time runs from the first of them.  An IPv6 client is its /64."
+    )
+    source_group: str = directive(v.group_or_empty, "", "The <source-group> that its connections count in.")
     default_virtual_mta: str = directive(
         v.name,
         DEFAULT_VIRTUAL_MTA,
@@ -241,6 +246,15 @@ class ClientSettings:
         control = self.process_x_dkim_options or self.retain_x_dkim_key or self.retain_x_schedule
         more = headers or ids or control or checks or self.bcc or self.suppress_local_dsn or self.dsn_return_default == "full"
         object.__setattr__(self, "asks_more", bool(more))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceGroup:
+    """One <source-group> section: sources that share connections."""
+
+    name: str
+    max_smtp_in: int = directive(v.limit, "unlimited", "Connections of all its sources together; 0: no limit.")
+    reserved_smtp_in: int = directive(v.number, "0", "Connections of total-max-smtp-in that all other clients leave free for them.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

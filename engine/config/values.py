@@ -488,6 +488,7 @@ network_rate = ValueType("CIDR rate", _parse_network_and(units.parse_rate))
 name_limit = ValueType("name N", _parse_name_limit)
 domain_pattern_texts = many("domain patterns", _name)
 domain_key = ValueType("selector, domain, file", _parse_domain_key)
+group_or_empty = one("name of a group", lambda text: _name(text) if text else "")
 name_or_empty = one("name", lambda text: _name(text) if text else "")
 rate_word = _rate_word
 sign = one("bool or if-x-dkim-options-present", _sign)

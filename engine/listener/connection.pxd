@@ -19,6 +19,7 @@ cdef class Connection:
     cdef public bint counted
     cdef public bint waits
     cdef public str ip
+    cdef public str group
     cdef object __weakref__
 
     cpdef connection_made(self, transport)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.listener.session import NO_SERVICE, SHUTTING_DOWN, Session
+from engine.listener.session import LOCKED_OUT, NO_SERVICE, SHUTTING_DOWN, Session
 from engine.log import escape
 from engine.mail.reply import Reply, reply
 from engine.process import ListenSocket
@@ -39,7 +39,7 @@ class Connection:
 
     __slots__ = (
         "_active_s", "_ahead", "_choked", "_closed_s", "_core", "_ended", "_listener", "_opened_s", "_peer", "_peer_port", "_session", "_shakes_s",
-        "_socket", "_transport", "counted", "ip", "waits",
+        "_socket", "_transport", "counted", "group", "ip", "waits",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, socket: ListenSocket, peer: tuple[str, int] | None = None) -> None:
@@ -58,6 +58,7 @@ class Connection:
         self._shakes_s = 0.0  # since when a TLS handshake is under way; 0: none is
         self._closed_s = 0.0  # when we said that we close; 0: not yet
         self.counted = False  # in total-max-smtp-in
+        self.group = ""  # that it counts in, too
         self.waits = False  # for its place in that count
         self.ip = ""
 
@@ -73,7 +74,7 @@ class Connection:
             return
         self.ip = plain_ip(peer[0])
         self._peer_port = peer[1]
-        refusal = listener.enter(self)
+        refusal = listener.enter(self, self._socket)
         if refusal is not None:
             self._close(refusal)
         elif self.waits:
@@ -98,6 +99,10 @@ class Connection:
         client, limits = listener.welcome(ip, self._socket, self.local_ip)
         if not client.smtp_service:
             self._close(NO_SERVICE)
+            return
+        if client.smtp_max_auth_failure_rate is not None and listener.locked_out(ip, client):
+            listener.refusals.say(f"client={ip} reply={LOCKED_OUT.text}")
+            self._close(LOCKED_OUT)
             return
         self._session = session = Session(listener, client, ip, self._socket, limits.host_name, self.local_ip, self.answer)
         core: ServerConnection

@@ -9,7 +9,10 @@ from functools import lru_cache, partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
+from engine.clock import monotonic_s
+from engine.door import Door, network_of
 from engine.listener.connection import TOO_MANY, Connection
+from engine.listener.groups import Groups
 from engine.listener.origin import OriginChecks
 from engine.listener.proxied import Gate, Proxies
 from engine.listener.refusals import RefusalLog
@@ -43,11 +46,15 @@ class Listener:
         sockets: list[ListenSocket],
         incoming: SharedCount,
         max_connections: int,
+        door: Door,
         traffic: Traffic | None = None,
         tls: ListenerTls | None = None,
         proxies: Proxies = {},  # noqa: B006 - never changed
     ) -> None:
-        """*incoming* counts sessions over all processes (total-max-smtp-in); *max_connections* is what our own file descriptors allow."""
+        """*incoming* counts sessions over all processes (total-max-smtp-in), *door* holds what all know of clients.
+
+        *max_connections* is what our own file descriptors allow.
+        """
         self._traffic = traffic
         self.tls = tls or ListenerTls(reception.config, [], Files(-1))
         self.reception = reception
@@ -68,6 +75,9 @@ class Listener:
         self.now_s = self._loop.time()  # as of the last tick: exact enough for deadlines, and free
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._waiting: dict[Connection, None] = {}  # of them: for a slot, under smtp-await-slot
+        self.door = door
+        groups = reception.config.source_groups
+        self._groups = Groups(groups.values(), self.door, incoming) if groups else None
         self._await_slot = reception.config.server.smtp_await_slot
         self._streams = Streams(self._loop)
         self._servers: list[Callable[[], None]] = []  # what ends accepting on each socket
@@ -101,12 +111,13 @@ class Listener:
 
     # --- what connections call ------------------------------------------------------------------------------------------------------
 
-    def enter(self, connection: Connection) -> Reply | None:
-        """Take a new connection in: it is `counted`, or `waits` for that; a Reply if it must go again at once."""
+    def enter(self, connection: Connection, place: ListenSocket) -> Reply | None:
+        """Take a new connection, come in at *place*, in: it is `counted`, or `waits` for that; a Reply if it must go again at once."""
+        if self._groups is not None and connection.ip:
+            connection.group = self._known(connection.ip, place, "")[0].source_group
         self._connections[connection] = None
         room = len(self._connections) <= self._max_connections
-        if room and not self._waiting and self._incoming.take():
-            connection.counted = True
+        if room and not self._waiting and self._take(connection):
             return None
         if room and self._await_slot:
             connection.waits = True
@@ -121,6 +132,8 @@ class Listener:
         if connection.counted:
             connection.counted = False
             self._incoming.give()
+            if self._groups is not None:
+                self._groups.give(connection.group)
         if self._waiting:
             self._waiting.pop(connection, None)
             self._admit_waiting()
@@ -128,12 +141,35 @@ class Listener:
             self._end_if_empty()
 
     def _admit_waiting(self) -> None:
-        """Those who wait for a slot get what there is, the first first."""
-        while self._waiting and not self.draining and self._incoming.take():
-            connection = next(iter(self._waiting))
-            del self._waiting[connection]
-            connection.counted = True
-            connection.admit()
+        """Those who wait for a slot get what there is, the first first; those whose group is full let others pass."""
+        for connection in tuple(self._waiting):
+            if self.draining:
+                return
+            if self._take(connection):
+                del self._waiting[connection]
+                connection.admit()
+            elif self._groups is None:
+                return
+
+    def _take(self, connection: Connection) -> bool:
+        """Count *connection* in total-max-smtp-in and in its group, if they have room for it."""
+        connection.counted = self._incoming.take() if self._groups is None else self._groups.take(connection.group)
+        return connection.counted
+
+    def locked_out(self, ip: str, client: ClientSettings) -> bool:
+        """Whether the client at *ip* has failed to authenticate too often (smtp-max-auth-failure-rate)."""
+        rate = client.smtp_max_auth_failure_rate
+        return rate is not None and self.door.failures(ip, rate.period_s, monotonic_s()).number >= rate.amount
+
+    def count_failure(self, ip: str, client: ClientSettings) -> None:
+        """It has failed once more."""
+        rate = client.smtp_max_auth_failure_rate
+        if rate is None:
+            return
+        failures = self.door.failed(ip, rate.period_s, monotonic_s())
+        if failures.number == rate.amount:
+            why = f"after {failures.number} failures of AUTH (smtp-max-auth-failure-rate)"
+            self.log.event("locked-out", f"client={network_of(ip)} for {failures.left_s:.0f}s {why}")
 
     def origin_checks(self) -> OriginChecks:
         """What asks DNS about clients and senders; made when it is needed first."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.tls.layer import Layer
 
 AUTH_REQUIRED: Final = reply(530, "5.7.0 Authentication required")
+LOCKED_OUT: Final = reply(421, "4.7.0 Too many authentication failures, try again later")
 NOT_AUTHENTICATED: Final = reply(535, "5.7.8 Authentication credentials invalid")
 NO_SERVICE: Final = reply(521, "5.3.2 this host accepts no mail from you")
 SHUTTING_DOWN: Final = reply(421, "4.3.2 service shutting down, try again later")
@@ -113,6 +114,8 @@ class Session:
 
     def authenticate(self, question: Question) -> Answer | Reply | None:
         """What AUTH asks."""
+        if self._listener.locked_out(self._ip, self.client):
+            return LOCKED_OUT
         return self._listener.verifier.ask(self._ip, question, self._answer)
 
     def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:
@@ -129,6 +132,7 @@ class Session:
     def denied(self, user: str, mechanism: str) -> Reply | None:
         """It is not *user*; it hears so after a while."""
         listener = self._listener
+        listener.count_failure(self._ip, self.client)
         listener.refusals.say(f"client={self._ip} user={escape(user)} mechanism={mechanism} reply={NOT_AUTHENTICATED.text}")
         if listener.failure_delay_s <= 0:
             return NOT_AUTHENTICATED

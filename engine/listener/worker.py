@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from engine.door import Door
 from engine.drain import watch
 from engine.errors import SpoolError
 from engine.listener.listener import Listener
@@ -60,7 +61,7 @@ async def _serve(birth: Birth, config: Config) -> int:
         tls = ListenerTls(config, birth.sockets, Files(birth.tls_fd), birth.port_offset)
         proxies = proxies_of(config, birth.sockets, birth.port_offset)
         total = incoming(birth, config.server.total_max_smtp_in)
-        listener = Listener(reception, log, birth.sockets, total, max_connections(), Traffic(birth), tls, proxies)
+        listener = Listener(reception, log, birth.sockets, total, max_connections(), Door.of(birth), Traffic(birth), tls, proxies)
         listener.open()
         gc.collect()
         gc.freeze()

@@ -34,6 +34,7 @@ def birth(plan: Plan, slot: Slot, lifeline_fd: int, workers: int) -> Birth:
         lifeline_fd=lifeline_fd,
         lock_fd=lock_fd,
         counters_fd=plan.counters_fd,
+        door_fd=plan.door_fd,
         heartbeat_fd=plan.heartbeat_fd,
         tls_fd=plan.certificates.fd if slot.role in certificates.ROLES else -1,
         spool_listener_fd=door.fileno() if door is not None else -1,

@@ -21,7 +21,7 @@ def spawn(birth: Birth) -> int:
     """The process id of a new child that was given *birth* and its descriptors, and no others.  OSError if there can be none now."""
     birth_fd = memory_file("birth", birth.encode())
     inherited = [birth_fd, birth.config_fd, birth.lifeline_fd, birth.lock_fd, birth.counters_fd, birth.heartbeat_fd, birth.tls_fd]
-    inherited += [birth.spool_listener_fd, birth.source_lock_fd]
+    inherited += [birth.door_fd, birth.spool_listener_fd, birth.source_lock_fd]
     inherited = [fd for fd in inherited + [listening.fd for listening in birth.sockets] if fd >= 0]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))  # exactly what we ourselves run from
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.config import Config, Snapshot, read
+from engine.door import door_file
 from engine.errors import StartError
 from engine.process import HEARTBEAT_ROW_BYTES
 from engine.supervisor import certificates, ground, sockets, spooldir
@@ -108,6 +109,7 @@ def prepare(config: Config, snapshot: Snapshot, options: Options, modules: dict[
         rows=rows,
         lock_fd=lock_fd,
         counters_fd=memory_file("counters", bytes(rows * 8)),
+        door_fd=door_file(rows),
         heartbeat_fd=memory_file("heartbeats", bytes(rows * HEARTBEAT_ROW_BYTES)),
         certificates=Certificates(pems, config),
         spool_path=spool,

@@ -16,6 +16,7 @@ import setproctitle
 from engine import __version__
 from engine.clock import monotonic_s
 from engine.control import Child, Reloaded, Status, Stopping, tell_spool
+from engine.door import Door
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
 from engine.process import ListenSocket, answers_socket, counter_rows, heartbeat_cells, spool_socket, traffic_cells
@@ -52,6 +53,7 @@ class Plan:
     rows: int  # of counters and heartbeats
     lock_fd: int
     counters_fd: int
+    door_fd: int
     heartbeat_fd: int
     certificates: Certificates
     spool_path: str  # the first spool: with the sockets that answer questions, and all that delivers
@@ -90,6 +92,8 @@ class Supervisor:
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._beats = heartbeat_cells(plan.heartbeat_fd, plan.rows)
         self._counts = tuple(view.cast("i") for view in counter_rows(plan.counters_fd, plan.rows))
+        self._door = Door(plan.door_fd, plan.rows, 0)
+        self._door.assign(plan.generation.config.source_groups)
         self._traffic = Traffic(traffic_cells(plan.heartbeat_fd, plan.rows), self._born_s)
         self._selector = selectors.DefaultSelector()
         self._takeover = Takeover(self._selector)
@@ -138,6 +142,7 @@ class Supervisor:
             lived_s = slot.age_s(now_s)
             for counts in self._counts:
                 counts[slot.row] = 0
+            self._door.reclaim(slot.row)
             self._traffic.ended(slot.role, slot.row)
             was_ready = slot.ready
             slot.ended(now_s, self.plan.timing)
@@ -278,6 +283,7 @@ class Supervisor:
             ground.descriptors(server.total_max_smtp_in, server.total_max_smtp_out, len(now.where) * now.listeners)
             ground.accounting(now.config.acct_files, plan.uid, plan.gid)
             pems = certificates.read(now.config)
+            self._door.assign(now.config.source_groups)
             with plan.others.changed(other_spools(now)):
                 doors = self._bind_for(now, {child.role for child in change.come})
         except (StartError, OSError) as error:

@@ -197,6 +197,8 @@ _BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     tv.ciphersuites.name: st.just(":".join(SUITES)),
     "reception|delivery": st.sampled_from(["reception", "delivery"]),
     "reject|normalize": st.sampled_from(["reject", "normalize"]),
+    v.rate.name: st.one_of(st.none(), st.builds(units.Rate, st.integers(1, 10**6), st.integers(1, 10**6))),
+    v.group_or_empty.name: st.sampled_from(["", "g"]),
     "no|yes|override": st.sampled_from(["no", "yes", "override"]),
     "headers|full|system": st.sampled_from(["headers", "full", "system"]),
     "smtp|discard|pipe|file|http-delivery": st.sampled_from(["smtp", "discard"]),
@@ -213,6 +215,8 @@ def render(type_name: str, value: Any) -> str:
         return "no" if value is None else "yes"
     if type_name == v.seconds_or_never.name and value is None:
         return "never"
+    if type_name == v.rate.name:
+        return "unlimited" if value is None else f"{value.amount}/{value.period_s}s"
     if isinstance(value, float):
         return units.format_seconds(int(value))
     if type_name == v.seconds_list.name:
@@ -243,7 +247,7 @@ def written(kind: type, settings_: Any) -> str:
 
 
 def load(text: str) -> Config:
-    loaded = build(from_text(f"log-file /l\n{text}"))
+    loaded = build(from_text(f"log-file /l\n<source-group g>\n</source-group>\n{text}"))
     assert loaded.config is not None, describe(loaded.problems)
     return loaded.config
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from engine.door import Door
 from engine.listener.listener import Listener
 from engine.listener.proxied import proxies_of
 from engine.listener.tls import ListenerTls
@@ -101,7 +102,10 @@ class Live:
         sockets = [ListenSocket(self.listening.detach(), self.address, self.port)]
         tls = ListenerTls(self.config, sockets, self.files, self.port - 25)
         proxies = proxies_of(self.config, sockets, self.port - 25)
-        self.listener = Listener(reception, self.log, sockets, self.count, self.max_connections, tls=tls, proxies=proxies)  # type: ignore[arg-type]
+        door = Door.alone(self.config.source_groups)
+        self.listener = Listener(
+            reception, self.log, sockets, self.count, self.max_connections, door, tls=tls, proxies=proxies  # type: ignore[arg-type]
+        )
         self.listener.open()
         self._started.set()
         await self.listener.ended

@@ -18,6 +18,7 @@ from engine.delivery.settling import Settler
 from engine.delivery.slot import Slot
 from engine.delivery.sources import Sources
 from engine.dns import NoTargets, Resolver
+from engine.door import Door
 from engine.listener.connection import Connection as Incoming
 from engine.listener.listener import Listener
 from engine.process import ListenSocket, SharedCount
@@ -305,7 +306,7 @@ class ListenerProcess(Process):
         link = self.link = await SpoolLink.connect("spool", role="listener", index=0, on_lost=lambda error: None)
         reception = Reception(world.config, link, cast(Any, Segments(world.spool, link)), log)
         count = SharedCount(memoryview(bytearray(4)), 0, world.config.server.total_max_smtp_in)
-        self.listener = Listener(reception, log, [], count, 1000)
+        self.listener = Listener(reception, log, [], count, 1000, Door.alone())
         world.loop.begin(self)
 
     def accept(self, end: Endpoint) -> None:

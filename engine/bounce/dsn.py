@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, frozen=True):
     status: str  # "5.1.1"
     diag: str  # "smtp;550 5.1.1 user unknown"; "" if there was no reply
     remote_mta: str  # "host (ip)"; "" if none was reached
-    action: str  # "failed" or "delayed"
+    action: str  # "failed", "delayed" or "relayed"
     last_attempt_ms: int  # 0: never tried
     retry_until_ms: int = 0  # of a delayed one
 
@@ -111,7 +111,8 @@ def _top(
     """The fields behind To."""
     failed = _failed(failures)
     sender = (failed and filled(templates.failed_from, values)) or templates.from_header or f"Mail Delivery System <mailer-daemon@{host}>"
-    subject = (failed and filled(templates.failed_subject, values)) or f"Delivery Status Notification ({'Failure' if failed else 'Delay'})"
+    what = "Failure" if failed else "Relayed" if failures[0].action == "relayed" else "Delay"
+    subject = (failed and filled(templates.failed_subject, values)) or f"Delivery Status Notification ({what})"
     return [
         ("From", sender),
         ("Subject", subject),
@@ -183,6 +184,7 @@ def _readable(host: str, failures: Sequence[Failure], now_ms: int, templates: Te
     for action, said in (
         ("failed", "Your message could not be delivered to:"),
         ("delayed", "Your message is still on its way; delivery will be tried again. It waits for:"),
+        ("relayed", "Your message was handed on to a host that does not say whether it was delivered. It is for:"),
     ):
         concerned = [failure for failure in failures if failure.action == action]
         if not concerned:

@@ -52,11 +52,20 @@ class Reporter:
 
         None if nobody wants one, or it is forbidden.  SpoolError: it cannot be written now, so a bounce must wait too.
         """
+        kind, action = ("t", "delayed") if delayed else ("b", "failed")
+        return self._report(queue, message, message_id, results, peer, now_ms, kind, action)
+
+    def relayed_for(self, queue: Queue, message: Message, message_id: bytes, results: Sequence[Result], peer: Peer, now_ms: int) -> Accept | None:
+        """The DSN about those *results* that were handed to a host without DSN (RFC 3461 §5.2.2); None if nobody wants one, or it is forbidden."""
+        return self._report(queue, message, message_id, results, peer, now_ms, "d", "relayed")
+
+    def _report(
+        self, queue: Queue, message: Message, message_id: bytes, results: Sequence[Result], peer: Peer, now_ms: int, kind: str, action: str
+    ) -> Accept | None:
         settings = queue.settings
         if not settings.deliver_local_dsn:
             return None
-        kind, action = ("t", "delayed") if delayed else ("b", "failed")
-        until_ms = expiry_ms(message.queued_ms, settings.bounce_after_s) if delayed else 0
+        until_ms = expiry_ms(message.queued_ms, settings.bounce_after_s) if action == "delayed" else 0
         failures = [
             Failure(r.row.due.address, r.row.due.orcpt, r.status, r.diag, peer.mta, action, now_ms if peer.host else 0, until_ms)
             for r in results
@@ -67,7 +76,7 @@ class Reporter:
         if not failures:
             return None
         dsn_id = self._link.new_id()
-        ret = "" if delayed else message.ret  # RFC 3461 §4.3: only what failed comes back whole
+        ret = message.ret if action == "failed" else ""  # RFC 3461 §4.3: only what failed comes back whole
         headers, whole = self._original(message, message_id, ret)
         content = report(
             host=self._host,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from engine.delivery.events import Events
-from engine.delivery.outcome import NOWHERE, Peer, Result, line, put_aside, queue_record, settlement, standing, stays, told_of_delay
+from engine.delivery.outcome import DISCARDED, NOWHERE, Peer, Result, line, put_aside, queue_record, settlement, standing, stays, told_of_delay
 from engine.delivery.report import Reporter
 from engine.errors import SpoolError
 from engine.log import EventLog, escape
-from engine.mail.envelope import NOTIFY_DELAY, Message
+from engine.mail.envelope import NEEDS_DSN, NOTIFY_DELAY, NOTIFY_SUCCESS, Message
 from engine.mail.message_id import text as id_text
 from engine.mail.verp import sender_for
 from engine.scheduler.queue import Queue, Row
@@ -67,6 +67,8 @@ class Settler:
         delivered = self._count(others, peer)
         if delivered != len(others):
             others = self._without_late(queue, message_id, message, others, peer, now_ms)
+        if message.needs & NEEDS_DSN:
+            others = self._without_relayed(queue, message_id, message, others, peer, now_ms)
         if others:  # on their own: that a DSN cannot be stored must not send again what was delivered
             self._log_lines(queue, shown, others, peer, now_ms)
             rows = [settlement(queue, message, shown, result, peer, now_ms) for result in others]
@@ -94,6 +96,31 @@ class Settler:
             without(str(error))
             return
         self._submit(queue, shown, Settle(rows, accept), now_ms, 0, without if accept is not None else None)
+
+    def _without_relayed(
+        self, queue: Queue, message_id: bytes, message: Message, results: list[Result], peer: Peer, now_ms: int
+    ) -> list[Result]:
+        """*results* without deliveries whose senders are to hear that a host without DSN has them: those are stored, with that DSN."""
+        if queue.settings.bcc_upon_delivery or ("DSN" in peer.esmtp.split(",") and not queue.settings.ignore_dsn):
+            return results  # the host will tell; or the copy takes the DSN's place in the transaction
+        relayed = [r for r in results if r.type == "d" and r.row.due.notify & NOTIFY_SUCCESS and r.diag != DISCARDED]
+        if not relayed:
+            return results
+        shown = id_text(message_id)
+        self._log_lines(queue, shown, relayed, peer, now_ms)
+        rows = [settlement(queue, message, shown, result, peer, now_ms) for result in relayed]
+
+        def without(why: str) -> None:
+            self._log.event("dsn-failed", f"id={shown} queue={queue.name} no DSN about the delivery could be written ({why}): it stands without")
+            self._submit(queue, shown, Settle(rows), now_ms)
+
+        try:
+            accept = self._reporter.relayed_for(queue, message, message_id, relayed, peer, now_ms)
+        except SpoolError as error:
+            without(str(error))
+        else:
+            self._submit(queue, shown, Settle(rows, accept), now_ms, 0, without if accept is not None else None)
+        return [result for result in results if result not in relayed]
 
     def _without_late(
         self, queue: Queue, message_id: bytes, message: Message, results: list[Result], peer: Peer, now_ms: int

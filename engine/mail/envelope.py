@@ -12,6 +12,7 @@ import msgspec
 # Bits of Message.needs: what a host must offer for the message to go there as it is.
 NEEDS_SMTPUTF8 = 1  # it came with SMTPUTF8 (RFC 6531), or an address of its envelope is not ASCII
 NEEDS_BINARYMIME = 2  # its body is what came, octet by octet (RFC 3030): not in wire form, and never to be sent by DATA
+NEEDS_DSN = 4  # a recipient is to be heard of when it is delivered (NOTIFY=SUCCESS): by the host, or where it has no DSN by us
 
 
 class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -46,7 +47,8 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     late_date: bool = False  # the last line of prefix is a Date field, to be made anew whenever the message is sent
 
 
-NOTIFY_DELAY = 8  # a bit of Due.notify
+NOTIFY_SUCCESS = 2  # a bit of Due.notify
+NOTIFY_DELAY = 8  # another
 
 
 class Due(msgspec.Struct, array_like=True, frozen=True, gc=False):

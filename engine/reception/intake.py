@@ -14,7 +14,7 @@ from engine.clock import wall_ms
 from engine.errors import SpoolError
 from engine.log import escape
 from engine.mail import message_id
-from engine.mail.envelope import NEEDS_SMTPUTF8, Body, Due, Message
+from engine.mail.envelope import NEEDS_DSN, NEEDS_SMTPUTF8, NOTIFY_SUCCESS, Body, Due, Message
 from engine.mail.received import received_field
 from engine.mail.reply import Reply, reply
 from engine.policy.access import Admitted, Rule, Target
@@ -92,6 +92,8 @@ class Envelope:
         for target in admitted.targets:
             if target.address not in self.recipients:
                 self.recipients[target.address] = Recipient(target, notify, orcpt or target.orcpt)
+                if notify & NOTIFY_SUCCESS:
+                    self.needs |= NEEDS_DSN
                 if target.orcpt and not target.address.isascii():  # an alias of ours leads there
                     self.needs |= NEEDS_SMTPUTF8
         if not dsn_for_relayed and admitted.rule in (Rule.RELAY_DOMAIN, Rule.RELAY_ADDRESS):

@@ -73,7 +73,10 @@ def test_phrases(status: str, shown: str) -> None:
         ("failed", NEVER, False),
         ("failed", NEVER | FAILURE, False),
         ("delivered", 0, False),
-        ("relayed", SUCCESS, False),
+        ("relayed", SUCCESS, True),
+        ("relayed", 0, False),
+        ("relayed", FAILURE, False),
+        ("delivered", SUCCESS, False),
     ],
 )
 def test_notify(action: str, notify: int, wanted: bool) -> None:

@@ -91,7 +91,7 @@ async def _examine(config: Config, arguments: argparse.Namespace) -> Examination
     every = Sources(config, lambda: local)
     names = arguments.vmta or config.virtual_mtas
     sources = tuple(dict.fromkeys((source.ip, source.ehlo) for name in names for source in every.every(name)))
-    resolver = Resolver(arguments.name_server or config.server.name_server or system_servers())
+    resolver = Resolver(arguments.name_server or config.server.name_server or system_servers(), edns_bytes=config.server.edns_udp_length)
     try:
         doors = await _doors(config, arguments, resolver)
         plan = Plan(sources, _targets(arguments.target), tuple(arguments.domain or _domains(config)), doors)

@@ -52,7 +52,7 @@ def run_resolve(arguments: argparse.Namespace) -> int:
 async def _resolve(config: Config, domain: str, vmta: str) -> Resolution:
     listeners = [(each.network, each.port, each.source) for each in config.server.smtp_listener]
     listening = frozenset((address, port) for address, port, _ in sockets.addresses(listeners, 0))
-    resolver = Resolver(config.server.name_server or system_servers())
+    resolver = Resolver(config.server.name_server or system_servers(), edns_bytes=config.server.edns_udp_length)
     try:
         return await resolve(config, resolver, domain, vmta, listening, local_addresses)
     finally:

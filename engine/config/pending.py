@@ -19,7 +19,6 @@ def _server() -> tuple[Directive, ...]:
         later("domain-key", v.domain_key),
         *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-verp")),
         later("dummy-smtp-update-stats", v.boolean),
-        later("edns-udp-length", v.number),
         later("enable-signals", v.text, "false"),
         later("http-access", list_entry.access),
         later("http-api-key", v.secret),

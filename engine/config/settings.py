@@ -46,6 +46,9 @@ class ServerSettings:
         v.name, "", "A group whose members may ask and stop the engine (`engine status`, `why`, `stop`), besides root and `user`.  Ours."
     )
     name_server: tuple[tuple[str, int], ...] = repeated(v.address_port, "Recursive resolver; the system's if none is given.")
+    edns_udp_length: int = directive(
+        v.edns_length, "1232", "Bytes of the largest DNS answer by UDP, 512 to 2048 (what is outside is moved there); 0: no EDNS.  PowerMTA: 0."
+    )
     total_max_smtp_in: int = directive(v.count, "100", "Connections accepted at once, over all listeners.")
     total_max_smtp_out: int = directive(v.count, "1200", "Connections open at once to other hosts, over all queues.")
     relay_domain: tuple[DomainPattern, ...] = field(default=())  # texts until the macros are expanded: build fills it

@@ -77,7 +77,7 @@ class _Worker:
             on_lost=self._spool_lost,
         )
         reader = SpoolReader(birth.spool_path)
-        resolver = Resolver(config.server.name_server or system_servers())
+        resolver = Resolver(config.server.name_server or system_servers(), edns_bytes=config.server.edns_udp_length)
         scheduler = Scheduler(config.domain, lambda vmta: config.virtual_mtas[vmta].max_smtp_out if vmta in config.virtual_mtas else 0)
         slot = Slot(
             scheduler,

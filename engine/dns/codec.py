@@ -40,7 +40,7 @@ _RECORD = struct.Struct("!HHIH")
 _MAX_WIRE_NAME = 255
 _MAX_LABEL = 63
 _MAX_POINTERS = 32  # real names need two or three
-_OPT = b"\0" + struct.pack("!HHIH", 41, EDNS_SIZE_BYTES, 0, 0)
+_OPT = struct.Struct("!BHHIH")  # root, type 41, payload size, no flags, no options
 _NAME_TEXT = re.compile(r"[!-\[\]-~]+\Z")  # printable ASCII but no backslash: a name we could only write with escapes is no host name
 _PLAIN_LABEL = re.compile(rb"[0-9A-Za-z_-]+\Z")
 _ESCAPED = frozenset(b'"().;\\@$')
@@ -111,10 +111,10 @@ def encode_name(name: str) -> bytes:
     return bytes(wire)
 
 
-def build_query(message_id: int, question: Question, *, edns: bool = True) -> bytes:
-    """A recursive query for *question*, with EDNS (RFC 6891) unless told otherwise; raises BadName."""
+def build_query(message_id: int, question: Question, *, edns: int = EDNS_SIZE_BYTES) -> bytes:
+    """A recursive query for *question*, with EDNS (RFC 6891) for answers of up to *edns* bytes, or without it (0); raises BadName."""
     head = _HEADER.pack(message_id, _RD, 1, 0, 0, 1 if edns else 0)
-    return head + encode_name(question.name) + _QUESTION.pack(question.type, _IN) + (_OPT if edns else b"")
+    return head + encode_name(question.name) + _QUESTION.pack(question.type, _IN) + (_OPT.pack(0, 41, edns, 0, 0) if edns else b"")
 
 
 def parse_response(wire: bytes) -> Response:

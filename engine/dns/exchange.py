@@ -46,12 +46,13 @@ class _Asked:
 class NameServer:
     """One name server (address, port).  Descriptors: at most SOCKETS_PER_SERVER, as many being replaced, and MAX_TCP."""
 
-    def __init__(self, address: str, port: int) -> None:
+    def __init__(self, address: str, port: int, edns_bytes: int = codec.EDNS_SIZE_BYTES) -> None:
+        """*edns_bytes*: of the largest answer by UDP; 0: no EDNS."""
         self.address, self.port = address, port
         self.resting_until_s = 0.0  # until then the resolver prefers others
         self._sockets: list[_UdpSocket] = []
         self._tcp_free = asyncio.Semaphore(MAX_TCP)
-        self._edns = True
+        self._edns = edns_bytes
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -62,7 +63,7 @@ class NameServer:
             edns = self._edns
             response = await self._ask_udp(question, timeout_s, edns)
             if edns and response.rcode in (codec.FORMERR, codec.NOTIMP):
-                self._edns = edns = False  # it knows no EDNS (RFC 6891 section 7)
+                self._edns = edns = 0  # it knows no EDNS (RFC 6891 section 7)
                 response = await self._ask_udp(question, timeout_s, edns)
             if response.truncated:
                 response = await self._ask_tcp(question, timeout_s * _TCP_TIMEOUTS, edns)
@@ -80,7 +81,7 @@ class NameServer:
             udp.close(ConnectionAbortedError("resolver closed"))
         self._sockets.clear()
 
-    async def _ask_udp(self, question: Question, timeout_s: float, edns: bool) -> Response:
+    async def _ask_udp(self, question: Question, timeout_s: float, edns: int) -> Response:
         udp = self._pick_socket()
         message_id, asked = udp.send(question, edns=edns)
         try:
@@ -103,7 +104,7 @@ class NameServer:
             return udp
         return self._sockets[next(_ids) % len(self._sockets)]
 
-    async def _ask_tcp(self, question: Question, timeout_s: float, edns: bool) -> Response:
+    async def _ask_tcp(self, question: Question, timeout_s: float, edns: int) -> Response:
         message_id = next(_ids)
         query = codec.build_query(message_id, question, edns=edns)
         async with asyncio.timeout(timeout_s), self._tcp_free:
@@ -140,7 +141,7 @@ class _UdpSocket:
             self._socket.close()
             raise
 
-    def send(self, question: Question, *, edns: bool) -> tuple[int, _Asked]:
+    def send(self, question: Question, *, edns: int) -> tuple[int, _Asked]:
         """(id, what to wait for); raises BadName, OSError."""
         message_id = next(_ids)
         while message_id in self._asked:

@@ -54,10 +54,11 @@ class Resolver:
         parallel: int = 500,
         waiting: int = 10_000,
         cache_size: int = 50_000,
+        edns_bytes: int = codec.EDNS_SIZE_BYTES,
         rng: random.Random | None = None,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
-        self._servers = [NameServer(address, port) for address, port in servers]
+        self._servers = [NameServer(address, port, edns_bytes) for address, port in servers]
         self._first = 0
         self._timeout_s, self._rounds, self._deadline_s = timeout_s, rounds, deadline_s
         self._slots = asyncio.Semaphore(parallel)

@@ -44,7 +44,9 @@ class OriginChecks:
         """*host_name* signs the verdicts."""
         self._host_name = host_name
         self._log = log
-        self._resolver = Resolver(server.name_server or system_servers(), deadline_s=CHECK_S, cache_size=_CACHED_NAMES)
+        self._resolver = Resolver(
+            server.name_server or system_servers(), deadline_s=CHECK_S, cache_size=_CACHED_NAMES, edns_bytes=server.edns_udp_length
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, client: ClientSettings, ip: str, helo: str, sender: str, tell: Tell) -> None:

@@ -70,6 +70,12 @@ def test_the_most_specific_domain_wins(name: str, want: int) -> None:
     assert (settings.max_smtp_out, settings.bounce_after_s) == (want, 3600.0)
 
 
+@pytest.mark.parametrize(("said", "size"), [("0", 0), ("1", 512), ("512", 512), ("1400", 1400), ("65535", 2048)])
+def test_an_edns_length_out_of_range_is_moved_into_it(said: str, size: int) -> None:
+    loaded = build(from_text(f"log-file /l\nedns-udp-length {said}\n"))
+    assert loaded.config is not None and loaded.config.server.edns_udp_length == size
+
+
 def test_each_directive_is_inherited_for_itself() -> None:
     assert config(SPECIFIC).domain("a.example.com", "").connect_timeout_s == 9.0
 

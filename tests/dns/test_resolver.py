@@ -262,6 +262,14 @@ def test_a_server_without_edns_is_remembered(run: Any, server: DnsServer) -> Non
     run(scenario, server.server)
 
 
+def test_without_edns_nobody_is_asked_for_it(run: Any, server: DnsServer) -> None:
+    async def scenario(resolver: Resolver) -> None:
+        assert isinstance(await resolver.mx("old.example"), Found)
+        assert server.count("old.example", "MX") == 1  # one that refuses EDNS answers at once
+
+    run(scenario, server.server, edns_bytes=0)
+
+
 def test_the_next_server_is_asked_after_silence_or_failure(run: Any, server: DnsServer) -> None:
     deaf: Zone = {"*": {"!": ["silence"]}}
     broken: Zone = {"*": {"!": ["servfail"]}}

@@ -44,6 +44,7 @@ def find_risks(loaded: Loaded, explainer: Explainer, around: Surroundings) -> li
     return [
         *finder.told(),
         *finder.public_networks(),
+        *finder.logins(),
         *finder.loops(),
         *finder.addresses(),
         *finder.passwords(),
@@ -87,6 +88,40 @@ class _Finder:
             if any(said.statement.place == relaying.place for said in self.explainer.said(section)):
                 text = f"{network} is {network.num_addresses} public addresses, and each of them may send to everybody"
                 yield Risk("open relay", (relaying.place,), text, "narrow it to the machines that are yours, or require-auth true")
+
+    def logins(self) -> Iterator[Risk]:
+        """Where a login is demanded by a wider <source> than the one that an operator would look into: sections merge, directive by directive."""
+        kind = "login demanded"
+        for _, entry in self.config.sources.items():
+            network = _network(entry.pattern)
+            if network is None or not entry.values.get("always_allow_relaying") or "require_auth" in entry.values:
+                continue
+            demands = self._demands(str(network.network_address), "")
+            if demands is not None:
+                text = (
+                    f"{_short(network)} may relay, yet it still has to authenticate, before any mail: sections merge directive by directive, "
+                    f"and <source {demands.pattern}> says require-auth"
+                )
+                advice = f"if it is to send without a login, add `require-auth false` to <source {entry.pattern}>"
+                yield Risk(kind, (entry.places["always_allow_relaying"], demands.places["require_auth"]), text, advice)
+        for listener in self.config.server.smtp_listener:
+            demands = self._demands("0.0.0.0" if listener.network.version == 4 else "::", listener.source)
+            if listener.port == 25 and demands is not None:
+                text = (
+                    "a stranger has to authenticate on port 25 too, and no mail server does: a returning bounce, and all mail for relay-domain and "
+                    f"relay-address, is refused with 530, since <source {demands.pattern}> says require-auth"
+                )
+                advice = (
+                    "if mail from outside is to come in there, let the listeners on port 25 say source=NAME, and <source NAME> `require-auth false`: "
+                    "strangers may not relay all the same"
+                )
+                yield Risk(kind, (demands.places["require_auth"], *self._listener_place(listener)), text, advice)
+                return
+
+    def _demands(self, ip: str, source: str) -> Entry | None:
+        """The <source> whose require-auth counts for a client at *ip*, where it is true."""
+        found = [entry for entry in self.config.client_entries(ip, source) if "require_auth" in entry.values]
+        return found[-1] if found and found[-1].values["require_auth"] else None
 
     # --- ourselves as the next hop ---
 

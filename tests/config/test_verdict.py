@@ -104,8 +104,8 @@ RELAYING = "always-allow-relaying yes\n"
     [
         (f"<source 0/0>\n{RELAYING}</source>\n", [("open relay", 3)]),
         (f"<source ::/0>\n{RELAYING}</source>\n", [("open relay", 3)]),
-        (f"<source 0/0>\n{RELAYING}require-auth true\n</source>\n", []),
-        (f"<source 0/0>\nrequire-auth yes\n</source>\n<source 8.8/16>\n{RELAYING}</source>\n", []),
+        (f"<source 0/0>\n{RELAYING}require-auth true\n</source>\n", [("login demanded", 4)]),
+        (f"<source 0/0>\nrequire-auth yes\n</source>\n<source 8.8/16>\n{RELAYING}</source>\n", [("login demanded", 6), ("login demanded", 3)]),
         (f"<source 8.8/16>\n{RELAYING}require-auth no\n</source>\n", [("open relay", 3)]),
         (f"<source 2600::/32>\n{RELAYING}</source>\n", [("open relay", 3)]),
         (f"<source 8.8.8.8>\n{RELAYING}</source>\n<source 10/8>\n{RELAYING}</source>\n<source fd00::/8>\n{RELAYING}</source>\n", []),
@@ -165,6 +165,36 @@ def test_the_door_of_the_migration_guide_is_safe() -> None:
     door = next(block for block in guide.split("```")[1::2] if block.strip().startswith("smtp-listener"))
     verdict = verdict_of("log-file /l\n<virtual-mta mta1>\nsmtp-source-host 192.0.2.10 a.example\n</virtual-mta>\n" + door)
     assert (verdict.usable, verdict.problems, verdict.risks, verdict.not_yet) == (True, (), (), ())
+
+
+DOOR = """smtp-listener 127.0.0.1:25{listener}
+<source 0/0>
+require-auth true
+</source>
+<source 10.0.5.20>
+always-allow-relaying yes
+{feed}
+</source>
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listener", "feed", "more", "lines"),
+    [
+        ("", "", "", [(7, 4), (4, 2)]),
+        ("", "require-auth false", "", [(4, 2)]),
+        (" source=mx", "", "<source mx>\nrequire-auth false\n</source>", [(7, 4)]),
+        (" source=mx", "require-auth false", "<source mx>\nrequire-auth false\n</source>", []),
+    ],
+)
+def test_what_merging_makes_of_require_auth_is_said_and_two_lines_undo_it(
+    listener: str, feed: str, more: str, lines: list[tuple[int, ...]]
+) -> None:
+    found = [risk for risk in risks(DOOR.format(listener=listener, feed=feed, more=more)) if risk.kind == "login demanded"]
+    assert [tuple(place.line for place in risk.places) for risk in found] == lines
+    for risk in found:
+        assert "<source 0/0> says require-auth" in risk.text and "`require-auth false`" in risk.advice and not risk.stops
 
 
 def test_our_own_beginning_is_safe() -> None:

@@ -39,7 +39,7 @@ async def examine(plan: Plan, resolver: Resolver, timeout_s: float, on_progress:
     found = await run.all("names of the targets", [addresses_of(resolver, host) for host in hosts])
     of_host = dict(zip(hosts, found, strict=True))
     sources = _settled(plan.sources, [address for addresses, _ in found for address in addresses])
-    tries = [_try(source, target, of_host[target.host], timeout_s) for source, _ in sources for target in plan.targets]
+    tries = [_try(source, target, of_host[target.host], timeout_s) for source in _origins(sources) for target in plan.targets]
     doors = [door.look_at(each, timeout_s) for each in plan.doors]
     named = [_name(resolver, source, ehlo) for source, ehlo in sources]
     seen_ports, seen_doors, seen_names = await asyncio.gather(run.all("ports", tries), run.all("listeners", doors), run.all("names", named))
@@ -80,6 +80,11 @@ def _settled(sources: Sequence[tuple[str, str]], addresses: Sequence[str]) -> li
     return list(dict.fromkeys(settled))
 
 
+def _origins(sources: Sequence[tuple[str, str]]) -> list[str]:
+    """The addresses to try ports from, each once; "" where no target is known well enough to choose one."""
+    return list(dict.fromkeys(source for source, _ in sources)) or [""]
+
+
 async def addresses_of(resolver: Resolver, host: str) -> tuple[list[str], str]:
     """(the addresses of *host*, why there are none)."""
     try:
@@ -99,10 +104,12 @@ def _no_address(answers: Sequence[Answer]) -> str:
 
 async def _try(source: str, target: Target, found: tuple[list[str], str], timeout_s: float) -> Try:
     addresses, trouble = found
+    if trouble or not source:
+        return Try(source or "this host", target, "", "no-name", trouble or "this host has no address to send from to it")
     version = ip_address(source).version
     address = next((each for each in addresses if ip_address(each).version == version), "")
     if not address:
-        return Try(source, target, "", "no-target", trouble or f"it has no IPv{version} address")
+        return Try(source, target, "", "no-family", f"it has no IPv{version} address")
     return await probe.try_port(source, target, address, timeout_s)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from engine.doctor.finding import Finding
 
-State: TypeAlias = Literal["greeted", "refused", "timeout", "unreachable", "no-source", "silent", "closed", "no-tls", "no-target"]
+State: TypeAlias = Literal["greeted", "refused", "timeout", "unreachable", "no-source", "silent", "closed", "no-tls", "no-family", "no-name"]
 
 RELAY = 25
 SUBMISSION_PORTS = (587, 2525, 465)
@@ -93,8 +93,10 @@ def _submission(each: Try, ours: Sequence[Try], timeout_s: float) -> Finding:
 
 
 def _greeted(each: Try) -> Finding | None:
-    if each.state == "no-target":
+    if each.state == "no-family":
         return Finding("hint", "port", each.source, _seen(each, 0.0))
+    if each.state == "no-name":
+        return Finding("warning", "port", each.source, _seen(each, 0.0), "name-server, or /etc/resolv.conf: without DNS no mail leaves at all")
     if each.state != "greeted":
         return None
     if each.text[:1] == "2":
@@ -111,7 +113,8 @@ def _seen(each: Try, timeout_s: float) -> str:
         "silent": f"{each.where} connects, but sends no greeting within {timeout_s:g} s",
         "closed": f"{each.where} connects, and closes without a greeting{f': {each.text}' if each.text else ''}",
         "no-tls": f"{each.where} connects, but speaks no TLS: {each.text}",
-        "no-target": f"{each.where} was not tried: {each.text}",
+        "no-family": f"{each.where} was not tried: {each.text}",
+        "no-name": f"{each.where} was not tried: {each.text}",
     }.get(each.state, each.text)
 
 

@@ -19,7 +19,7 @@ HOST = "mx.example"
 
 
 def attempt(role: int, state: State, text: str = "", source: str = "192.0.2.1", host: str = HOST) -> Try:
-    return Try(source, Target(host, role, role), "198.51.100.1" if state != "no-target" else "", state, text)
+    return Try(source, Target(host, role, role), "198.51.100.1" if state not in ("no-family", "no-name") else "", state, text)
 
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:
@@ -52,7 +52,8 @@ def test_the_exit_code_is_that_of_the_worst_finding() -> None:
         ([attempt(25, "silent")], "warning", "sends no greeting within 5 s", "firewall"),
         ([attempt(25, "closed")], "warning", "closes without a greeting", "firewall"),
         ([attempt(25, "no-source")], "problem", "this machine does not have this address", "ip addr add"),
-        ([attempt(25, "no-target", "it has no IPv6 address")], "hint", "was not tried: it has no IPv6 address", ""),
+        ([attempt(25, "no-family", "it has no IPv6 address")], "hint", "was not tried: it has no IPv6 address", ""),
+        ([attempt(25, "no-name", "there is no such name")], "warning", f"port 25 of {HOST} was not tried: there is no such name", "/etc/resolv.conf"),
         ([attempt(587, "greeted", "220 x")], "ok", "reaches port 587", ""),
         ([attempt(587, "refused")], "hint", "nobody serves this port there", ""),
         ([attempt(587, "timeout"), attempt(2525, "greeted", "220 x")], "hint", "is blocked on the way, or", "reach it at port 2525"),

@@ -313,3 +313,13 @@ def test_places_that_are_none(target: str, capsys: pytest.CaptureFixture[str]) -
         main(["doctor", "-c", "/nowhere", "--target", target])
     assert left.value.code == os.EX_USAGE
     assert "HOST[:PORT[=ROLE]] is expected" in capsys.readouterr().err
+
+
+def test_without_dns_everything_that_needs_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = tmp_path / "engine.conf"
+    conf.write_text(CONF.format(more=""))
+    words = ["--name-server", f"127.0.0.1:{unused()}", "--target", "mx.example:25", "--listener", f"127.0.0.1:{unused()}", "--json"]
+    assert main(["doctor", "-c", str(conf), *words]) == 1
+    (port,) = found(json.loads(capsys.readouterr().out), "port")
+    assert port[:2] == ("warning", "this host")
+    assert "port 25 of mx.example was not tried: DNS could not say where it is: 127.0.0.1:" in port[2]

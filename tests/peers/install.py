@@ -9,13 +9,20 @@ import sys
 
 from bench.postfix import PROGRAMS
 
-PACKAGES = {"postfix": "postfix", "smtp-source": "postfix", "smtp-sink": "postfix", "swaks": "swaks", "curl": "curl", "unbound": "unbound"}
+PACKAGES = {
+    "postfix": "postfix", "smtp-source": "postfix", "smtp-sink": "postfix", "swaks": "swaks", "curl": "curl", "unbound": "unbound",
+    "msmtp": "msmtp", "openssl": "openssl", "node": "nodejs", "nodemailer": "node-nodemailer",
+}
 """program -> Debian package"""
+NODE_MODULES = "/usr/share/nodejs"  # where Debian keeps libraries of Node, of which nodemailer is one
 TIMEOUT_S = 600
 
 
 def path_of(program: str) -> str | None:
     """Where *program* is, or None."""
+    if program == "nodemailer":
+        module = os.path.join(NODE_MODULES, program)
+        return module if os.path.isdir(module) and path_of("node") else None
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{PROGRAMS}")
 
 

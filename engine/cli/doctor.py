@@ -119,7 +119,10 @@ async def _doors(config: Config, arguments: argparse.Namespace, resolver: Resolv
         listeners = [(each.network, each.port, each.source) for each in config.server.smtp_listener]
         places = sockets.addresses(listeners, arguments.port_offset)
         offset, client = arguments.port_offset, arguments.client or ""
-        found = [door_of(config, address, port, port - offset, source, local, client) for address, port, source in places]
+        found = [
+            door_of(config, (address, port, port - offset), local, listener=config.listener(address, port - offset), client=client)
+            for address, port, _ in places
+        ]
         return tuple({door.where: door for door in found}.values())
     doors = []
     for place in arguments.listener:
@@ -128,7 +131,7 @@ async def _doors(config: Config, arguments: argparse.Namespace, resolver: Resolv
             raise StartError(f"--listener {escape(place.host)}: {trouble or 'HOST:PORT is expected'}")
         for address in addresses:
             ours = ip_address(address).is_loopback or ip_address(address) in local
-            door = door_of(config, address, place.port, place.role, "", local, arguments.client or "", "" if ours else source_for(address))
+            door = door_of(config, (address, place.port, place.role), local, client=arguments.client or "", own="" if ours else source_for(address))
             doors.append(door if place.host == address else door._replace(host_name=place.host))
     return tuple(doors)
 

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from engine.doctor.dialog import Dialog, Failure, Reply, unverified
-from engine.doctor.listeners import IMPLICIT_TLS_PORT, Admission, Certificate, Listener
+from engine.doctor.listeners import Admission, Certificate, Listener
 from engine.doctor.stranger import Door, Trick
 
 _CONNECTIONS = 4  # at most, for all tricks: a listener may close after some refusals
@@ -17,8 +17,7 @@ _STRANGER = "engine-doctor.invalid"
 
 async def look_at(door: Door, timeout_s: float) -> Listener:
     """What a stranger meets at *door*.  No message is ever sent."""
-    implicit = door.role == IMPLICIT_TLS_PORT
-    seen = Listener(door.where, door.role, door.client, door.host_name, "greeted", implicit_tls=implicit, untried=door.untried)
+    seen = Listener(door.where, door.role, door.client, door.host_name, "greeted", implicit_tls=door.immediate_tls, untried=door.untried)
     try:
         dialog = await _open(door, timeout_s)
     except Failure as failure:
@@ -41,7 +40,7 @@ async def look_at(door: Door, timeout_s: float) -> Listener:
 
 
 async def _open(door: Door, timeout_s: float) -> Dialog:
-    context = unverified() if door.role == IMPLICIT_TLS_PORT else None
+    context = unverified() if door.immediate_tls else None
     return await Dialog.open(door.address, door.port, door.client, timeout_s, context, door.host_name)
 
 
@@ -99,7 +98,7 @@ async def _distrusted(door: Door, timeout_s: float) -> str:
     """Why a client that checks the certificate for the host's name would refuse it; "" if it would not."""
     context = ssl.create_default_context()
     try:
-        if door.role == IMPLICIT_TLS_PORT:
+        if door.immediate_tls:
             dialog = await Dialog.open(door.address, door.port, door.client, timeout_s, context, door.host_name)
             dialog.close()
             return ""

@@ -84,6 +84,7 @@ def _one(each: Listener, nobody: bool, now_s: float, timeout_s: float) -> list[F
             "refused": "nobody listens there",
             "timeout": f"no answer within {timeout_s:g} s: a firewall of this host may be in the way",
             "silent": f"connects, but sends no greeting within {timeout_s:g} s",
+            "no-tls": f"connects, but speaks no TLS: {each.text}",
         }.get(each.state, f"cannot be reached: {each.text}")
         advice = "engine start, or engine status if it should be running" if each.state == "refused" else "engine status; then the log"
         return [Finding("warning" if nobody else "problem", "listener", subject, text, advice)]
@@ -113,6 +114,9 @@ def _relays(each: Listener) -> list[Finding]:
 def _tls(each: Listener, now_s: float) -> list[Finding]:
     if each.tls_trouble:
         return [Finding("problem", "tls", each.where, f"TLS does not work: {each.tls_trouble}", "engine check-config; then the log")]
+    if each.port == IMPLICIT_TLS_PORT and not each.implicit_tls:
+        text = "465 is for TLS from the first byte, and this listener does not speak it: clients wait for each other"
+        return [Finding("problem", "tls", each.where, text, f"<smtp-listener {each.where}> with immediate-tls yes")]
     if not each.encrypts:
         advice = "smtp-server-tls-certificate FILE, and allow-starttls yes in <source>"
         return [Finding("hint", "tls", each.where, "offers no TLS: mail and passwords come in clear", advice)]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
-from engine.config import Config
+from engine.config import Config, ListenerSettings
+from engine.doctor.listeners import IMPLICIT_TLS_PORT
 
 # domains that exist and take no mail (RFC 2606, RFC 7505): a server that checks names still has to say whether it relays
 _ELSEWHERE: Final = ("example.org", "example.net", "example.com")
@@ -26,7 +27,7 @@ class Trick(NamedTuple):
 class Door(NamedTuple):
     """A listener to look at, from *client* ("": as the kernel likes), trying *tricks*; *untried*: why none.
 
-    *role* is the port that *port* stands for, the same unless something translates it.
+    *role* is the port that *port* stands for, the same unless something translates it; *immediate_tls*: it speaks TLS from the first byte.
     """
 
     address: str
@@ -34,6 +35,7 @@ class Door(NamedTuple):
     role: int
     client: str
     host_name: str
+    immediate_tls: bool
     tricks: tuple[Trick, ...] = ()
     untried: str = ""
 
@@ -43,20 +45,29 @@ class Door(NamedTuple):
 
 
 def door_of(
-    config: Config, address: str, port: int, role: int, source: str, local: Sequence[IPv4Address | IPv6Address], client: str = "", own: str = ""
+    config: Config,
+    place: tuple[str, int, int],
+    local: Sequence[IPv4Address | IPv6Address],
+    *,
+    listener: ListenerSettings | None = None,
+    client: str = "",
+    own: str = "",
 ) -> Door:
-    """The door at *address*, or at an address of this host's where it is a wildcard.
+    """The door at *place*, (address, port, role), or at an address of this host's where that is a wildcard.
 
-    *source*: the <source> that the listener names; *local*: the addresses of this host; *client*: where to come from, if it is of the same family;
-    *own*: where we would come from, to a listener of another host's.
+    *listener*: the smtp-listener that made it, if it is one of ours; *local*: the addresses of this host; *client*: where to come from, if it
+    is of the same family; *own*: where we would come from, to a listener of another host's.
     """
+    address, port, role = place
+    source = "" if listener is None else listener.source
     address = _concrete(address, local)
     version = ip_address(address).version
     host_name = config.server.host_name[0]
     domains = config.relay_domains
     elsewhere = next((domain for domain in _ELSEWHERE if domain not in domains and domain not in config.server.host_name), _ELSEWHERE[0])
     relayed = next((pattern.name for pattern in config.server.relay_domain if pattern.reach in ("exact", "tree")), "")
-    door = Door(address, port, role, "", host_name, tricks(host_name, address, elsewhere, relayed))
+    immediate_tls = role == IMPLICIT_TLS_PORT if listener is None else listener.immediate_tls
+    door = Door(address, port, role, "", host_name, immediate_tls, tricks(host_name, address, elsewhere, relayed))
     if client and ip_address(client).version == version:
         return door._replace(client=client)
     if own:

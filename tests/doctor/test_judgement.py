@@ -222,6 +222,8 @@ def judged(each: Listener) -> dict[str, Finding]:
             "passwords in clear (AUTH LOGIN without TLS)",
             "require-starttls",
         ),
+        (SECURE._replace(port=465), "tls", "problem", "465 is for TLS from the first byte, and this listener does not", "immediate-tls yes"),
+        (OPEN._replace(state="no-tls", text="wrong version number"), "listener", "problem", "speaks no TLS: wrong version number", "log"),
     ],
 )
 def test_listeners(each: Listener, topic: str, severity: str, text: str, advice: str) -> None:

@@ -23,6 +23,7 @@ from tests.dns_server import DnsServer
 from tests.sinks import Sink
 from tests.sinks.session import Session
 from tests.system.conftest import MakeEngine
+from tests.system.engine import Engine
 
 ZONE = {
     "mail.example.com": {"A": ["127.0.0.1"], "TXT": ['"v=spf1 a -all"']},
@@ -278,6 +279,42 @@ def test_certificates(
     assert not more
     how = "TLS from the start" if role == 465 else "STARTTLS"
     assert f"use port {role} with {how} and AUTH" in found(said, "application")[0][2]
+
+
+TLS_CONF = """host-name mail.example.com
+smtp-listener 127.0.0.1:@port@
+<smtp-listener 127.0.0.1:@port2@>
+    immediate-tls yes
+</smtp-listener>
+smtp-server-tls-certificate {pem}
+<source 0/0>
+    allow-starttls yes
+    require-starttls-before-auth yes
+</source>
+<smtp-user foo>
+    password barbaz
+</smtp-user>
+"""
+
+
+def test_an_engine_with_tls_and_auth(engine_dir: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = certificate(engine_dir, "mail.example.com", 90)
+    os.chmod(pem, 0o600)
+    engine = Engine(engine_dir / "engine", TLS_CONF.format(pem=pem))
+    engine.conf.chmod(0o600)  # it holds a password
+    monkeypatch.setenv("SSL_CERT_FILE", pem)
+    with engine, Sink() as peer:
+        target = ("--target", f"127.0.0.1:{peer.port}=25")
+        listeners = ("--listener", f"127.0.0.1:{engine.port}=587", "--listener", f"127.0.0.1:{engine.port_of('port2')}=465")
+        said = doctor("smtp-source-host 127.0.0.1 mail.example.com", *target, *listeners, code=0)
+        itself = json.loads(engine.run("doctor", *target, "--name-server", "127.0.0.1:1", "--json").stdout)  # its listeners as its own file has them
+    for findings in (said, itself):
+        assert [severity for severity, _, _ in found(findings, "relay")] == ["ok", "ok"]
+        texts = [text for _, _, text in found(findings, "tls")]
+        assert texts == ["the certificate, for mail.example.com, is trusted, and valid for 90 days more"] * 2
+    ((_, _, text),) = found(said, "application")
+    assert "use port 587 with STARTTLS and AUTH" in text
+    assert "also here: 465" in text
 
 
 def test_a_target_with_implicit_tls_and_one_without(doctor: Doctor, tmp_path: Path) -> None:

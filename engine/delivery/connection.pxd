@@ -11,6 +11,8 @@ cdef class Connection:
     cdef public object transaction
     cdef readonly object message
     cdef readonly str esmtp
+    cdef readonly Py_ssize_t mail_max
+    cdef readonly Py_ssize_t rcpt_max
     cdef readonly Py_ssize_t transactions
     cdef public Py_ssize_t refusals
     cdef readonly object opening

@@ -20,7 +20,7 @@ from engine.scheduler.queue import Queue, Transaction
 from engine.smtp.chunking import unstuffed
 from engine.smtp.client import ClientConnection, Finished, Insecure, Lost, Ready, RecipientOutcome, Refused, SendBody, Stage, StartTls
 from engine.smtp.client import Transaction as ClientTransaction
-from engine.smtp.extensions import format_rcpt_parameters
+from engine.smtp.extensions import format_rcpt_parameters, read_limits
 from engine.tls.layer import Layer, Lower
 from engine.tls.pump import TlsError
 
@@ -103,6 +103,8 @@ class Connection:
         self.transaction: Transaction | None = None
         self.message: Message | None = None  # of the transaction
         self.esmtp = ""  # what it offers, comma separated
+        self.mail_max = 0  # messages that it takes in one session, 0: as many as come
+        self.rcpt_max = 0  # recipients of one, likewise
         self.transactions = 0  # that have come to an end
         self.refusals = 0  # recipients refused over its life
         self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -272,6 +274,8 @@ class Connection:
 
     def _opened(self, event: Ready) -> None:
         self.esmtp = ",".join(event.extensions)
+        if "LIMITS" in event.extensions:
+            self.mail_max, self.rcpt_max = read_limits(event.extensions["LIMITS"])
         if self.tls is not None and self._encryption is not None:
             self._encryption.established(self.route, self.tls.pump)
         self._state = _State.OPEN

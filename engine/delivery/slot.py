@@ -277,6 +277,8 @@ class Slot:
         """Start the next transaction of the connection's queue, or leave it idle."""
         queue = connection.queue
         limit = queue.settings.max_msg_per_connection
+        if connection.mail_max and not 0 < limit < connection.mail_max:
+            limit = connection.mail_max
         errors = queue.settings.max_errors_per_connection
         if self._draining or (limit and connection.transactions >= limit) or (errors and connection.refusals >= errors):
             connection.quit()
@@ -285,6 +287,9 @@ class Slot:
             connection.quit()
             return
         while not self.settler.full and (transaction := self.scheduler.take(queue, now_ms)) is not None:
+            if 0 < connection.rcpt_max < len(transaction.rows):
+                self.scheduler.give_back(queue, transaction.rows[connection.rcpt_max :])
+                transaction = transaction._replace(rows=transaction.rows[: connection.rcpt_max])
             message = self.settler.message(queue, transaction.message, transaction.rows, now_ms)
             if message is not None:
                 if message.late_date or self._fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +32,7 @@ _XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 # EmbeddedUnicodeChar, the one escape of a utf-8-addr-xtext, and what must be written so (RFC 6533 §3)
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _TO_EMBED = re.compile(r"[^!-~]|[\\+=]")
+_LIMIT = re.compile(r"(?<!\S)([A-Za-z0-9-]+)=([1-9][0-9]{0,5})(?!\S)", re.ASCII)
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -147,6 +149,19 @@ def ehlo_reply(host_name: str, max_message_size_bytes: int, more: Sequence[str] 
     """What we answer to EHLO, with *more* lines; SIZE without a number where there is no limit (RFC 1870 §4: 0 means the same)."""
     size = f"SIZE {max_message_size_bytes}" if max_message_size_bytes else "SIZE"
     return Reply(250, (f"{host_name} says hello", "PIPELINING", size, "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", *more))
+
+
+class PeerLimits(NamedTuple):
+    """What LIMITS announces (RFC 9422 §4); 0: nothing."""
+
+    mail_max: int = 0  # messages in one session
+    rcpt_max: int = 0  # recipients of one message
+
+
+def read_limits(parameters: str) -> PeerLimits:
+    """The limits in *parameters* of LIMITS; what is unknown or malformed is passed over."""
+    found = {name.upper(): int(value) for name, value in _LIMIT.findall(parameters)}
+    return PeerLimits(found.get("MAILMAX", 0), found.get("RCPTMAX", 0))
 
 
 def read_extensions(reply: Reply) -> Mapping[str, str]:

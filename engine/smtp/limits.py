@@ -48,6 +48,8 @@ class ServerLimits:
         extensions = (("SMTPUTF8", self.smtputf8), ("CHUNKING", self.chunking), ("BINARYMIME", self.chunking))
         more = [keyword for keyword, offered in extensions if offered]
         put(self, "offered", frozenset(more))
+        if self.max_rcpt_per_message:
+            more.append(f"LIMITS RCPTMAX={self.max_recipients}")
         starttls = ["STARTTLS"] if self.starttls else []
         for name, mechanisms, tls in (("ehlo", self.auth, starttls), ("ehlo_secure", self.auth_secure, [])):
             auth = [f"AUTH {' '.join(mechanisms)}"] if mechanisms else []

@@ -15,6 +15,8 @@ Result: TypeAlias = Literal["pass", "fail", "softfail", "neutral", "none", "temp
 
 QUALIFIERS: Final[dict[str, Result]] = {"+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}
 
+MAX_RECORD_BYTES: Final = 4_096  # section 3.4 asks for less than 512; reading so much takes about 2 ms, and peers choose the record
+
 _VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)
 _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)\Z", re.IGNORECASE | re.DOTALL)
 _MECHANISM = re.compile(r"([-+?~]?)([a-z][a-z0-9_.-]*)(?:([:/])(.*))?\Z", re.IGNORECASE | re.DOTALL)
@@ -52,7 +54,9 @@ def find_record(texts: Iterable[bytes]) -> bytes | None:
 
 
 def parse_record(record: bytes) -> Record:
-    """The terms of *record*, which begins with v=spf1; raises SpfError."""
+    """The terms of *record*, which begins with v=spf1; raises SpfError, also where it has more than MAX_RECORD_BYTES."""
+    if len(record) > MAX_RECORD_BYTES:
+        raise SpfError(f"the record has {len(record)} octets, more than {MAX_RECORD_BYTES}")
     try:
         text = record.decode("ascii")
     except UnicodeDecodeError:

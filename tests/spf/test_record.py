@@ -5,8 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.spf.record import Mechanism, SpfError, find_record, parse_record
+from engine.spf.record import MAX_RECORD_BYTES, Mechanism, SpfError, find_record, parse_record
 
 
 def test_one_record_is_found_among_texts() -> None:
@@ -42,3 +44,18 @@ def test_terms() -> None:
 def test_wrong_terms(terms: bytes) -> None:
     with pytest.raises(SpfError):
         parse_record(b"v=spf1 " + terms)
+
+
+def test_a_record_without_end_is_not_read() -> None:
+    terms = b" ip4:192.0.2.1" * 400
+    assert len(parse_record(b"v=spf1" + terms[: MAX_RECORD_BYTES // 14 * 14 - 14]).mechanisms) > 250
+    with pytest.raises(SpfError, match="more than 4096"):
+        parse_record(b"v=spf1" + terms)
+
+
+@given(st.text("v=spf1+-~?:/%{}.,alincudemxptr46dr0 _AB\x7f\xe9", max_size=120).map(lambda text: b"v=spf1 " + text.encode()))
+def test_any_record_is_read_or_refused(record: bytes) -> None:
+    try:
+        parse_record(record)
+    except SpfError:
+        return

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from engine.cli.configured import configuration
 from engine.cli.grammar import Grammar
 from engine.cli.printing import on_terminal, print_json, print_table, progress_bar
-from engine.config import Config
+from engine.config import Config, build, read
 from engine.config.lexer import ValueProblem
-from engine.config.values import address_port, parse_value
+from engine.config.parser import Section
+from engine.config.pattern import domain_name
+from engine.config.values import address_port, domain_key, parse_value
 from engine.delivery.sources import Sources, local_addresses
 from engine.dns import Resolver, system_servers
 from engine.doctor import Examination, Finding, Plan, examine, exit_code, judge
@@ -58,7 +60,11 @@ def add(grammar: Grammar) -> None:
     )
     command.add_argument("--name-server", metavar="IP[:PORT]", action="append", type=_name_server, help="instead of the configuration's")
     command.add_argument(
-        "--domain", metavar="DOMAIN", action="append", type=_domain, help="whose SPF record is to know us; those of postmaster if not given"
+        "--domain",
+        metavar="DOMAIN",
+        action="append",
+        type=_domain,
+        help="whose SPF record is to know us; those of postmaster and domain-key if not given",
     )
     command.add_argument("--vmta", metavar="NAME", action="append", help="only the source addresses of this virtual MTA")
     command.add_argument("--listener", metavar="HOST:PORT[=ROLE]", action="append", type=_place, help="look at it instead of the configuration's")
@@ -94,7 +100,12 @@ async def _examine(config: Config, arguments: argparse.Namespace) -> Examination
     resolver = Resolver(arguments.name_server or config.server.name_server or system_servers(), edns_bytes=config.server.edns_udp_length)
     try:
         doors = await _doors(config, arguments, resolver)
-        plan = Plan(sources, _targets(arguments.target), tuple(arguments.domain or _domains(config)), doors)
+        plan = Plan(
+            sources,
+            _targets(arguments.target),
+            tuple(arguments.domain or _domains(config, build(read(arguments.conf, lenient=arguments.lenient)).top)),
+            doors,
+        )
         with progress_bar() as bar:
             return await examine(plan, resolver, arguments.timeout, bar)
     finally:
@@ -108,9 +119,21 @@ def _targets(given: Sequence[_Place] | None) -> tuple[Target, ...]:
     return tuple(Target(*each) for place in given for each in ([place] if place.port else [_Place(place.host, port, port) for port in ports]))
 
 
-def _domains(config: Config) -> list[str]:
-    """The sending domains that the configuration names: those of its postmasters."""
-    return list(dict.fromkeys(address.rpartition("@")[2].lower() for address in config.server.postmaster if "@" in address))
+def _domains(config: Config, top: Section) -> tuple[str, ...]:
+    """The sending domains that the configuration names: those of its postmasters, and those whose mail a domain-key is to sign."""
+    found = [address.rpartition("@")[2].lower() for address in config.server.postmaster if "@" in address]
+    return tuple(dict.fromkeys([*found, *_signed(top)]))
+
+
+def _signed(section: Section) -> Iterator[str]:
+    for statement in section.statements:
+        if statement.name == "domain-key":
+            try:
+                yield domain_name(parse_value(domain_key, statement.argument)[1])
+            except (ValueProblem, ValueError):
+                continue  # *, or a macro: no domain of its own
+    for inner in section.sections:
+        yield from _signed(inner)
 
 
 async def _doors(config: Config, arguments: argparse.Namespace, resolver: Resolver) -> tuple[Door, ...]:

@@ -360,3 +360,12 @@ def test_without_dns_everything_that_needs_it_says_so(tmp_path: Path, capsys: py
     (port,) = found(json.loads(capsys.readouterr().out), "port")
     assert port[:2] == ("warning", "this host")
     assert "port 25 of mx.example was not tried: DNS could not say where it is: 127.0.0.1:" in port[2]
+
+
+def test_the_sending_domains_are_those_that_the_configuration_names(doctor: Doctor) -> None:
+    keys = "domain-key s1, _spf.example.com, /k\ndomain-key s2, *, /k\n<virtual-mta m>\ndomain-key s1, Signed.example.com, /k\n</virtual-mta>\n"
+    with Sink() as peer:
+        words = ("--target", f"127.0.0.1:{peer.port}=25", "--listener", f"127.0.0.1:{unused()}")
+        said = doctor(f"smtp-source-host 127.0.0.1 mail.example.com\n{keys}", *words, code=1)
+    subjects = [subject for _, subject, _ in found(said, "spf")]
+    assert subjects == [f"{name}.com from 127.0.0.1" for name in ("example", "_spf.example", "signed.example", "mail.example")]

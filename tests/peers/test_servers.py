@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import smtplib
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,3 +122,25 @@ def test_names_from_unbound(need: Need, tmp_path: Path, open_directory: Path) ->
         assert bounced["rcpt"] == "c@d2.example"
         assert bounced["dsnStatus"].startswith("5.1.10")  # null MX, RFC 7505 (the DSN about it finds no MX either, later)
         assert sorted(message.recipients for message in sink.messages) == [("a@d0.example",), ("b@d1.example",)]
+
+
+def test_extensions_to_postfix(need: Need, tmp_path: Path, open_directory: Path) -> None:
+    """What Postfix offers is used: addresses in UTF-8 by SMTPUTF8, content by BDAT, NOTIFY by DSN."""
+    need("postfix")
+    text = "From: <jürgen@bücher.example>\r\nSubject: grüße\r\n\r\n.dot\r\nä\r\n".encode()
+    with (
+        Postfix(open_directory / "postfix", mailbox_domain="d0.example") as postfix,
+        Engine(open_directory / "engine", by_route(postfix.port).replace("<domain *>\n", "<domain *>\n    log-commands yes\n")) as engine,
+    ):
+        with smtplib.SMTP("127.0.0.1", engine.port, timeout=20) as client:
+            client.ehlo("client.example")
+            client.sendmail("jürgen@bücher.example", ["to@d0.example"], text, ["SMTPUTF8", "BODY=8BITMIME"], ["NOTIFY=SUCCESS"])
+        (record,) = engine.wait_for_records(1, "d")
+        assert {"SMTPUTF8", "CHUNKING", "DSN"} <= set(record["dlvEsmtpAvailable"].split(","))
+        eventually(lambda: postfix.messages(), "the message in a mailbox of Postfix", 30)
+        (stored,) = postfix.messages()
+        assert_untouched(stored, text.replace(b"\r\n", b"\n"))
+        eventually(lambda: " LAST" in engine.log(), "the dialogue in the log")
+        said = [line.partition(" <<< ")[2] for line in engine.log().splitlines() if " dialogue " in line]
+        assert any(" SMTPUTF8" in line for line in said) and any("NOTIFY=SUCCESS" in line for line in said)
+        assert any(line.startswith('"BDAT ') for line in said) and '"DATA"' not in said

@@ -49,6 +49,7 @@ __all__ = [
 _CACHED_DOMAINS = 16_384
 _CACHED_MERGES = 4_096
 _CACHED_CLIENTS = 16_384
+_NO_DOMAIN = "\0"  # what only sections for every domain match
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +76,10 @@ class DomainScope:
         found += [(2 * rank + 1, entry) for rank, entry in self.explicit.find(domain)]
         found.sort(key=_rank)
         return found
+
+    def singles_out(self, domain: str) -> bool:
+        """Whether a section may match *domain* that does not match every domain."""
+        return self.explicit.singles_out(domain) or self.expanded.singles_out(domain)
 
 
 def _rank(item: tuple[int, Entry]) -> int:
@@ -133,16 +138,28 @@ class Config:
             return replace(merged, jobid_prefix=_prefix(user)) if merged.jobid_prefix == AUTH_SOURCE else merged
 
         domains = lru_cache(maxsize=_CACHED_MERGES)(_merge_domain)
+        others = lru_cache(maxsize=_CACHED_MERGES)(lambda vmta: (self.domain_scopes(vmta), domains(self.domain_entries(_NO_DOMAIN, vmta))))
+
+        def domain_settings(domain: str, vmta: str) -> DomainSettings:
+            scopes, settings = others(vmta)
+            name = _folded(domain)
+            for scope in scopes:
+                if scope.singles_out(name):
+                    return domains(self.domain_entries(domain, vmta))
+            return settings
+
         object.__setattr__(self, "client", lru_cache(maxsize=_CACHED_CLIENTS)(client))
-        object.__setattr__(self, "domain", lru_cache(maxsize=_CACHED_DOMAINS)(lambda domain, vmta: domains(self.domain_entries(domain, vmta))))
+        object.__setattr__(self, "domain", lru_cache(maxsize=_CACHED_DOMAINS)(domain_settings))
+
+    def domain_scopes(self, vmta: str) -> tuple[DomainScope, ...]:
+        """Where the <domain> sections stand that count for queues of *vmta*, weakest first."""
+        found = [scopes[vmta] for scopes in (self.pool_domains, self.virtual_mta_domains) if vmta in scopes]
+        return (self.global_domains, *found)
 
     def domain_entries(self, domain: str, vmta: str) -> tuple[Entry, ...]:
         """The <domain> sections that say something of *domain* in a queue of *vmta*, weakest first."""
-        domain = domain if domain.startswith("{") else domain.lower()
-        found = self.global_domains.find(domain)
-        for scopes in (self.pool_domains, self.virtual_mta_domains):
-            if vmta in scopes:
-                found += scopes[vmta].find(domain)
+        domain = _folded(domain)
+        found = [each for scope in self.domain_scopes(vmta) for each in scope.find(domain)]
         if self.server.domain_precedence == "specific":
             found.sort(key=lambda item: item[0] // 2)  # stable: within one pattern's kind the narrower scope still wins
         return tuple(entry for _, entry in found)
@@ -197,6 +214,11 @@ class Config:
         """Where the value of *field* in `domain(domain, virtual_mta)` stands; None for a default."""
         found = [entry.places[field] for entry in self.domain_entries(domain, virtual_mta) if field in entry.places]
         return found[-1] if found else None
+
+
+def _folded(domain: str) -> str:
+    """*domain* as the patterns spell it; names in braces are no domains."""
+    return domain if domain.startswith("{") else domain.lower()
 
 
 def _prefix(user: str) -> str:

@@ -224,6 +224,18 @@ class DomainMap(Generic[T]):
         for value in self._exact.get(domain, ()):
             yield 501, value
 
+    def singles_out(self, domain: str) -> bool:
+        """Whether `find` may have more to say of *domain* than what is under `*`."""
+        if domain in self._exact or domain in self._itself or domain.startswith("["):
+            return True
+        if self._below:
+            at = domain.rfind(".")
+            while at >= 0:
+                if domain[at + 1 :] in self._below:
+                    return True
+                at = domain.rfind(".", 0, at)
+        return False
+
 
 class DomainSet:
     """A set of domain patterns, with `in` in O(labels)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from engine.clock import monotonic_s
 from engine.delivery.settling import Settler
 from engine.log import EventLog
+from engine.mail.envelope import Due
 from engine.scheduler.clockstep import StepGuard
 from engine.scheduler.queue import Queue, same_message
 from engine.scheduler.scheduler import WINDOW_ROWS, Scheduler
@@ -66,11 +67,6 @@ class Backlog:
         queue = self._scheduler.queues.get(number)
         return queue if queue is not None else self._scheduler.add(number, self._reader.queue_name(number))
 
-    def _ours(self, number: int) -> Queue | None:
-        """Queue *number*, in memory from now on; None if it is not ours: its own slot is starting, and will find it."""
-        name = self._reader.queue_name(number)
-        return self._scheduler.add(number, name) if self._owns(name.rpartition("/")[2]) else None
-
     def restore(self) -> bool:
         """One slice of finding the queues that have rows, at start or after announcements were lost."""
         if not self._restoring:
@@ -94,15 +90,20 @@ class Backlog:
             self.wake_due(now_ms)
         while (load := self._scheduler.next_load(now_ms)) is not None:
             number, most = load
-            queue = self._scheduler.queues.get(number) or self._ours(number)
+            queue = self._scheduler.queues.get(number)
             if queue is not None:
-                self._read(queue, until_ms, behind_ms, most)
+                self._loaded(queue, self._reader.due(number, queue.frontier, until_ms, most), until_ms, behind_ms, most)
+            else:
+                name, rows, later_ms = self._reader.named_due(number, until_ms, most)
+                if self._owns(name.rpartition("/")[2]):  # if not: its own slot is starting, and will find it
+                    self._loaded(self._scheduler.add(number, name), (rows, later_ms), until_ms, behind_ms, most)
             if monotonic_s() > end_s:
                 return True
         return more or 0 < self._scheduler.timers.next_ms() <= now_ms
 
-    def _read(self, queue: Queue, until_ms: int, behind_ms: int, most: int) -> None:
-        rows, next_due_ms = self._reader.due(queue.number, queue.frontier, until_ms, most)
+    def _loaded(self, queue: Queue, read: tuple[list[tuple[bytes, Due]], int | None], until_ms: int, behind_ms: int, most: int) -> None:
+        """*read*: up to *most* rows behind its frontier, due up to *until_ms*, and when the one behind them is due."""
+        rows, next_due_ms = read
         together = min(queue.settings.max_rcpt_per_message, WINDOW_ROWS)
         if len(rows) == most < together and same_message(rows[0][0]) == same_message(rows[-1][0]):  # a message larger than one read
             most = together

@@ -84,6 +84,11 @@ class SpoolReader:
             found = cursor.set_range(key[:5] + _LAST)  # the next priority
         return rows, later
 
+    def named_due(self, queue: int, until_ms: int, limit: int) -> tuple[str, list[tuple[bytes, Due]], int | None]:
+        """`queue_name` and `due` from the first row on, in one look; KeyError if no queue has this number."""
+        name, (rows, later) = self._read(lambda txn: (self._name(txn, queue), self._due(txn, queue, None, until_ms, limit)))
+        return name, rows, later
+
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         """The messages that are still there."""
         wanted = list(ids)
@@ -111,7 +116,10 @@ class SpoolReader:
 
     def queue_name(self, number: int) -> str:
         """`domain/vmta`; KeyError if no queue has this number."""
-        value = self._read(lambda txn: txn.get(_U32.pack(number), db=self._tables.queue_name))
+        return self._read(lambda txn: self._name(txn, number))
+
+    def _name(self, txn: lmdb.Transaction[bytes], number: int) -> str:
+        value = txn.get(_U32.pack(number), db=self._tables.queue_name)
         if value is None:
             raise KeyError(number)
         return value.decode()

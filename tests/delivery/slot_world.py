@@ -152,6 +152,10 @@ class SlotWorld:
     def queue_name(self, number: int) -> str:
         return self.names[number]
 
+    def named_due(self, queue: int, until_ms: int, limit: int) -> tuple[str, list[tuple[bytes, Due]], int | None]:
+        """The name of a queue, and its rows from the first on."""
+        return self.queue_name(queue), *self.due(queue, None, until_ms, limit)
+
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         body = Body(1, 1, 20, self.size_bytes, 0)
         more: Any = {"needs": self.needs, "late_date": self.late_date}

@@ -30,7 +30,7 @@ def backlog(fallback: bool, on_disk: Sequence[int] = ()) -> tuple[Backlog, Sched
     def due(number: int, *_: object) -> tuple[list[tuple[bytes, Due]], int | None]:
         return [(due_key(number, 50, 1, bytes(12), 0), Due("a@d.example", 0))], None
 
-    reader = SimpleNamespace(queue_name=NAMES.__getitem__, queues=queues, due=due)
+    reader = SimpleNamespace(queue_name=NAMES.__getitem__, queues=queues, due=due, named_due=lambda number, *_: (NAMES[number], *due(number)))
     owns = Ownership(frozenset({"mine"}), frozenset({"mine", "theirs"}), fallback, cast(Any, log))
     return Backlog(scheduler, cast(Any, reader), cast(Any, None), StepGuard(0, 0.0), cast(Any, log), owns, 0), scheduler, said
 
@@ -78,7 +78,10 @@ def behind(due: list[tuple[bytes, Due]]) -> tuple[Backlog, Scheduler]:
         ripe = [row for row in later if due_ms(row[0]) <= until_ms]
         return ripe[:most], due_ms(later[len(ripe)][0]) if len(later) > len(ripe) else None
 
-    reader = SimpleNamespace(queue_name=NAMES.__getitem__, due=read, queues=lambda after, most: [])
+    def named(number: int, until_ms: int, most: int) -> tuple[Any, ...]:
+        return NAMES[number], *read(number, None, until_ms, most)
+
+    reader = SimpleNamespace(queue_name=NAMES.__getitem__, due=read, named_due=named, queues=lambda after, most: [])
     owns = Ownership(frozenset({"mine"}), frozenset({"mine"}), False, cast(Any, None))
     made = Backlog(scheduler, cast(Any, reader), cast(Any, None), StepGuard(0, 0.0), cast(Any, None), owns, 0)
     made.announced([1], 1_000_000)

@@ -373,6 +373,10 @@ class Reader:
         """`domain/vmta`."""
         return self._disk.names[number]
 
+    def named_due(self, queue: int, until_ms: int, limit: int) -> tuple[str, list[tuple[bytes, Due]], int | None]:
+        """The name of a queue, and its rows from the first on."""
+        return self.queue_name(queue), *self.due(queue, None, until_ms, limit)
+
     def messages(self, ids: Iterable[bytes]) -> dict[bytes, Message]:
         """Those that are still there."""
         stored = self._disk.messages

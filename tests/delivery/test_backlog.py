@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from engine.config.settings import DomainSettings
+from engine.delivery import backlog as backlog_module
 from engine.delivery.backlog import Backlog
 from engine.delivery.ownership import Ownership
 from engine.mail.envelope import Due, due_key
 from engine.scheduler.clockstep import StepGuard
 from engine.scheduler.queue import due_ms
 from engine.scheduler.scheduler import Scheduler
+
+
+@pytest.fixture(autouse=True)
+def _no_turn_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine five milliseconds may pass within any turn."""
+    monkeypatch.setattr(backlog_module, "TURN_S", 60.0)
+
 
 NAMES = {1: "d.example/mine", 2: "d.example/theirs", 3: "d.example/gone"}
 

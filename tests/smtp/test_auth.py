@@ -201,7 +201,8 @@ def test_new_limits_hold_once_authenticated() -> None:
     assert client.core.phase is Phase.COMMANDS
 
 
-def test_scram_over_smtp() -> None:
+@pytest.mark.parametrize("empty", [b"", b"="])
+def test_scram_over_smtp(empty: bytes) -> None:
     client = Client(auth=ALL, auth_secure=ALL)
     client.exchange(b"EHLO c\r\n")
     first = client.exchange(b"AUTH SCRAM-SHA-256 " + base64.b64encode(b"n,,n=foo,r=abc") + b"\r\n")
@@ -214,4 +215,4 @@ def test_scram_over_smtp() -> None:
     proof = bytes(a ^ b for a, b in zip(key, signature, strict=True))
     second = client.exchange(base64.b64encode(bare + b",p=" + base64.b64encode(proof)) + b"\r\n")
     assert base64.b64decode(second[4:]).startswith(b"v=")
-    assert client.exchange(b"\r\n").startswith(b"235 ")
+    assert client.exchange(empty + b"\r\n").startswith(b"235 ")

@@ -86,6 +86,20 @@ def test_a_private_key_is_never_logged() -> None:
             assert trace(live) == ["data Subject: s", "data To: r", "data ", "data x-dkim-key: text"]
 
 
+def test_a_private_key_is_neither_stored_nor_logged_where_chunks_cut_it() -> None:
+    message = b"Subject: s\r\nX-DKIM-Key: -----BEGIN\r\n MIIEow\r\nTo: r\r\n\r\ntext\r\n"
+    for cut in (3, 15, 30, 40, len(message)):
+        with Live(configured("log-data yes")) as live, live.client() as peer:
+            peer.reply()
+            peer.say("EHLO c", "MAIL FROM:<s@sender.example>", "RCPT TO:<r@one.example>")
+            for piece, last in ((message[:cut], ""), (message[cut:], " LAST")):
+                peer.send(f"BDAT {len(piece)}{last}\r\n".encode() + piece)
+                assert peer.reply().startswith("250 ")
+            (body,) = live.segments.bodies.values()
+            assert body == b"Subject: s\r\nTo: r\r\n\r\ntext\r\n"
+            assert trace(live) == ["data Subject: s", "data To: r", "data ", "data text"]
+
+
 def test_nothing_is_traced_unless_asked_for() -> None:
     with Live(configured()) as live:
         with live.client() as peer:

@@ -16,6 +16,7 @@ from engine.accounting.columns import known
 from engine.accounting.export import SHELF, Exporter, Target
 from engine.accounting.journal import FILE_MODE, Journal
 from engine.accounting.layout import Layout
+from engine.accounting.privacy import Mask
 from engine.accounting.rotation import LogRotation
 from engine.accounting.shelf import Shelf
 from engine.config.queue_pattern import QueuePattern, wanted
@@ -123,6 +124,7 @@ def make_targets(acct_files: Sequence[AcctFileSettings], log: EventLog, first_at
             user_string=settings.user_string,
             wants=None if every else partial(wanted, settings.queue_filter),
             first_attempt=first_attempt,
+            mask=Mask(settings.privacy_policy) if settings.privacy_policy.method != "retain" else None,
         )
         for kind, fields in settings.fields.items():
             for field in fields:

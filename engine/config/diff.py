@@ -29,7 +29,7 @@ from engine.config.values import HostSpec, ListenerSettings, SourceHost
 from engine.units import Rate, format_seconds, format_size
 
 NOTHING = "-"
-_SECRETS = frozenset({"password"})
+_SECRETS = frozenset({"password", "privacy_policy"})
 _TELLING_APART = secrets.token_bytes(16)  # two passwords, without showing anything of them: of this process alone
 
 

@@ -217,7 +217,6 @@ def _acct_file() -> tuple[Directive, ...]:
         later("http-webhook-transfer-encoding", v.name),
         later("http-webhook-url", v.text),
         later("map-header-to-field", v.words),
-        later("privacy-policy", v.privacy, "retain", stops="write addresses that this masks"),
         later("retry-interval", v.seconds),
         ignored("sync", v.boolean, "Records are always synced before the spool forgets them."),
         later("write-timeout", v.seconds),

@@ -212,7 +212,8 @@ class _Finder:
             for said in self.explainer.said(section):
                 name = said.row.name
                 with_password = name.endswith("-certificate") and len(said.statement.argument.split()) > 1
-                if with_password or name.endswith(("password", "api-key", "access-token")):
+                with_key = name == "privacy-policy" and _first(said.statement.argument).lower().startswith(("siphash", "hmac-"))
+                if with_password or with_key or name.endswith(("password", "api-key", "access-token")):
                     yield said
 
     def passwords(self) -> Iterator[Risk]:

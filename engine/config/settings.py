@@ -10,6 +10,7 @@ from engine.config import tls_value as tv
 from engine.config import values as v
 from engine.config.directive import directive, repeated
 from engine.config.pattern import AddressPattern, DomainPattern, Network
+from engine.config.privacy import Masking, masking
 from engine.config.queue_pattern import QueuePattern
 from engine.config.snapshot import NO_FILE
 from engine.config.tls import CIPHERS, NO_PEM, OFF, ClientTls, PemFile, ServerTls, client_tls, versions
@@ -426,6 +427,9 @@ class AcctFileSettings:
     move_interval_s: float = directive(v.positive_seconds, "1d", "With move-to: close a file when it is so old.")
     delete_after_s: float | None = directive(v.seconds_or_never, "8d", "Delete a file so long after it was closed; not what move-to handed over.")
     user_string: str = directive(v.text, "", "What stands in the column userString, which a file has only with it.")
+    privacy_policy: Masking = directive(  # noqa: RUF009 - immutable
+        masking, "retain", "What stands in place of recipients' local parts, in their columns, in replies and in senders made by verp-default."
+    )
     queue_filter: tuple[QueuePattern, ...] = directive(
         v.queue_patterns, "*/*", "Only records of these queues: the first pattern that matches decides, a ! before it forbids."
     )

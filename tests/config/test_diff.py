@@ -73,6 +73,7 @@ CHANGES = [
     (",y.example", "", ["domain y.example: yes -> -", "domain y.example max-smtp-out: 7 -> -"], "D"),
     ("</acct-file>", "records d\n</acct-file>", ["acct-file /a.csv records: d,b -> d"], "A"),
     ("<acct-file /a.csv>", "<acct-file /b.csv>", None, "A"),
+    ("</acct-file>", "privacy-policy hmac-sha256 sesame\n</acct-file>", None, "A"),
     ("virtual-mta v1\n", "virtual-mta v1\nvirtual-mta v2\n", ["virtual-mta-pool p virtual-mta: v1 -> v1,v2"], None),
 ]
 

@@ -126,7 +126,6 @@ def said(scope: str, line: str) -> list[str]:
         ("", "mx-connection-limit *.example 5", "mx-connection-limit *.example unlimited"),
         ("", "ip-connection-limit 10/8 5", "ip-connection-limit 10/8 unlimited"),
         ("", "use-proxy p", 'use-proxy ""'),
-        ("acct-file /a", "privacy-policy redact X", "privacy-policy retain"),
         ("mx-rollup-list", "mx a.example a.rollup", None),
         ("bounce-processor", "deliver-unmatched-email no", None),
     ],

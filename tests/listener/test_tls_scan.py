@@ -96,7 +96,7 @@ def test_openssl_shakes_hands_and_sends_mail() -> None:
     with live(CONF, authority.issue("mx.example.org")) as running:
         words = ["openssl", "s_client", "-starttls", "smtp", "-connect", f"127.0.0.1:{running.port}", "-servername", "mx.example.org"]
         done = subprocess.run(
-            [*words, "-crlf", "-quiet", "-ign_eof", "-no_ign_eof"],
+            [*words, "-crlf", "-quiet"],
             input=b"EHLO client.example\nMAIL FROM:<a@b.example>\nQUIT\n",
             capture_output=True,
             timeout=30,

@@ -17,6 +17,7 @@ cdef class Changes:
     cdef readonly list unlink
     cdef readonly list records
     cdef readonly Py_ssize_t accepted
+    cdef public bint stamped
     cdef object _txn
     cdef object _tables
     cdef Ledger _ledger

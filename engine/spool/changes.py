@@ -12,7 +12,7 @@ import lmdb
 
 from engine.spool import format
 from engine.spool.index import Tables
-from engine.spool.ops import DUE_KEY, Accept, Exported, Move, Seal, Settle
+from engine.spool.ops import DUE_KEY, Accept, Exported, Move, Seal, Settle, Stamp
 from engine.spool.wire import encode_refusals
 
 _KEY_BYTES = DUE_KEY.size
@@ -60,6 +60,7 @@ class Changes:
         self.unlink: list[Segment] = []  # files that hold nothing live once this is durable
         self.records: list[bytes] = []
         self.accepted = 0
+        self.stamped = False  # the stamp is used up, though nothing was accepted
         self._txn = txn
         self._tables = tables
         self._ledger = ledger
@@ -92,6 +93,9 @@ class Changes:
             return self._export(operation)
         if type(operation) is Move:
             return self._move(operation, epoch, problems)
+        if type(operation) is Stamp:
+            self._state[format.STAMP] = _U64.pack(self.stamp_ms)
+            self.stamped = True
         return None
 
     def _problem(self, accept: Accept, epoch: int, problems: dict[Segment, str]) -> str | None:
@@ -295,7 +299,7 @@ class Changes:
     def adopt(self) -> None:
         """The group is durable: remember it."""
         ledger = self._ledger
-        if self.accepted:
+        if self.accepted or self.stamped:
             ledger.stamp_ms = self.stamp_ms
         ledger.next_epoch = self._next_epoch
         ledger.next_queue = self._next_queue

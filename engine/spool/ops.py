@@ -12,7 +12,7 @@ from engine.mail.envelope import DEFAULT_PRIORITY, DUE_KEY, Body, Due, Message, 
 
 __all__ = [
     "DEFAULT_PRIORITY", "DUE_KEY", "Accept", "Body", "Due", "Exported", "Message", "Move", "NewRecipient", "Nothing", "Operation", "Seal",
-    "Settle", "Settlement", "due_key",
+    "Settle", "Settlement", "Stamp", "due_key",
 ]  # fmt: skip
 
 # --- operations (worker -> spool process), one stream per worker, numbered 1, 2, 3 ... within its epoch -----------------------------
@@ -85,4 +85,8 @@ class Nothing(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
     """Keeps the place of an operation that was refused before its turn, so that the stream's numbers stay whole."""
 
 
-Operation = Accept | Settle | Seal | Exported | Nothing | Move
+class Stamp(msgspec.Struct, array_like=True, frozen=True, tag=7, gc=False):
+    """All mail that comes later is stamped later than this commit, whatever the clock does; for a mover, to whom what lies there is a closed set."""
+
+
+Operation = Accept | Settle | Seal | Exported | Nothing | Move | Stamp

@@ -24,7 +24,7 @@ from engine.process import Birth, spool_socket
 from engine.spool import format
 from engine.spool.copying import Copier, Unreadable, by_message, send
 from engine.spool.link import SpoolLink
-from engine.spool.ops import Accept, Exported, Move, Nothing, Operation, Settle, Settlement
+from engine.spool.ops import Accept, Exported, Move, Operation, Settle, Settlement, Stamp
 from engine.spool.reader import SpoolReader
 from engine.spool.segments import SegmentWriter
 from engine.spool.space import DEFAULT_MIN_FREE_BYTES
@@ -99,7 +99,8 @@ class Overflow:
         return bool(rows)
 
     async def _recipients(self) -> bool:
-        if not self._at and not await self._begin_round():
+        resumed = bool(self._at)
+        if not resumed and not await self._begin_round():
             return False
         rows, self._at = self._there.ripe(self._at, self._until_ms, STEP_ROWS)
         if rows:
@@ -112,13 +113,13 @@ class Overflow:
             await self._forget([key for _, _, keys in sent for key in keys])
             if unread:
                 await self._put_aside(unread)
-        return bool(rows or self._at)
+        return bool(rows or self._at or resumed)  # what came in since that round began is the next one's
 
     async def _begin_round(self) -> bool:
         """A time that all that is there was stamped before; False if nothing can have become ripe since the last round."""
         if not self._there.waiting() or (self._there.stamp_ms() == self._until_ms and wall_ms() < self._until_ms + ROUND_MS):
             return False
-        await self._tell(Nothing())  # its commit's stamp is later than that of all that is there
+        await self._tell(Stamp())  # what comes in later is stamped later
         self._until_ms = self._there.stamp_ms()
         return True
 

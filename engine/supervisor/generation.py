@@ -94,7 +94,8 @@ def wanted(now: Generation) -> list[Wanted]:
         if slot.virtual_mtas:
             basis = (index, slot, everybody if index == 0 else (), now.listening, of_delivery(now.facts, now.config, slot.virtual_mtas, index == 0))
             found.append(Wanted("delivery", index, basis, " ".join([f"delivery/{index}", *slot.source_ips[:8]])))
-    found += [Wanted("mover", index, (spool.path,), f"mover/{index} {spool.path}", spool.path) for index, spool in enumerate(others)]
+    kept = [spool.min_free_space_bytes for spool in now.config.spools if spool.path == now.first]
+    found += [Wanted("mover", index, (spool.path, *kept), f"mover/{index} {spool.path}", spool.path) for index, spool in enumerate(others)]
     of_each = (now.listeners, now.where, of_listeners(now.facts))
     found += [Wanted("listener", index, of_each) for index in range(now.listeners)]
     return found + ([Wanted("sink", 0, (now.sink, of_sink(now.facts)))] if now.sink else [])

@@ -126,6 +126,8 @@ def test_a_priority_that_changes_moves_no_mail_and_no_process_but_the_listeners(
     after = generation(2, config, snapshot, Options(conf="/engine.conf"), lambda listeners, deliveries: (listeners, deliveries), before.first)
     made.append(after)
     assert {slot.role for slot in succession(alive(before), after).go} == {"listener"}
+    roomier = plan(made, text.replace("<spool /s>", "<spool /s>\nmin-free-space 1g"))
+    assert {slot.role for slot in succession(alive(before), roomier).go} == {"listener", "mover"}, "it leaves that room too"
 
 
 def test_who_retires_already_is_nobodys_successor(made: list[Generation]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 
 from tests.sinks.session import Session
+
+ESTABLISHED = 1  # of TCP_INFO
 
 
 class Census:
@@ -15,7 +18,7 @@ class Census:
         self.lock = threading.Lock()
         self.exceeded: list[str] = []
         self.most: Counter[str] = Counter()
-        self._now: Counter[str] = Counter()
+        self._now: defaultdict[str, set[socket.socket]] = defaultdict(set)
         self._allowed_per_queue = self._allowed_total = 0
 
     def allow(self, per_queue: int, total: int) -> None:
@@ -23,18 +26,26 @@ class Census:
         with self.lock:
             self._allowed_per_queue, self._allowed_total = per_queue, total
 
-    def opened(self, what: str, *, total: bool) -> None:
+    def opened(self, what: str, connection: socket.socket, *, total: bool) -> None:
         with self.lock:
-            self._now[what] += 1
-            count = self._now[what]
+            self._now[what].add(connection)
+            count = len(self._now[what])
             self.most[what] = max(self.most[what], count)
             allowed = self._allowed_total if total else self._allowed_per_queue
-            if count > allowed:
+            if count > allowed and (count := sum(map(established, self._now[what]))) > allowed:
                 self.exceeded.append(f"{what}: {count} connections where {allowed} are allowed")
 
-    def closed(self, what: str) -> None:
+    def closed(self, what: str, connection: socket.socket) -> None:
         with self.lock:
-            self._now[what] -= 1
+            self._now[what].discard(connection)
+
+
+def established(connection: socket.socket) -> bool:
+    """Whether the client has not closed its end: a thread of ours that is late to notice that is no connection of theirs."""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+    except OSError:
+        return False
 
 
 class CountedSession(Session):
@@ -47,7 +58,7 @@ class CountedSession(Session):
         """See Session."""
         self.queue = ""
         self.counted = True
-        self.census.opened("all", total=True)
+        self.census.opened("all", self.sock, total=True)
         try:
             super().run()
         finally:
@@ -57,9 +68,9 @@ class CountedSession(Session):
         """See Session."""
         if stage == "rcpt" and (queue := f"{self.dialog.ehlo}/{argument.rpartition('@')[2].rstrip('>')}") != self.queue:
             if self.queue:
-                self.census.closed(self.queue)
+                self.census.closed(self.queue, self.sock)
             self.queue = queue
-            self.census.opened(queue, total=False)
+            self.census.opened(queue, self.sock, total=False)
         elif stage == "quit":
             self._leave()
         return super().answer(stage, argument)
@@ -67,6 +78,6 @@ class CountedSession(Session):
     def _leave(self) -> None:
         if self.counted:
             self.counted = False
-            self.census.closed("all")
+            self.census.closed("all", self.sock)
             if self.queue:
-                self.census.closed(self.queue)
+                self.census.closed(self.queue, self.sock)

@@ -88,7 +88,7 @@ class Run:
         report.accepted, report.turned_away = len(clients.accepted), clients.turned_away
         report.wrong += clients.wrong + self._census.exceeded
         try:
-            eventually(lambda: "0 recipients waiting, 0 records to write" in engine.run("status").stdout, "all is dealt with", timeout_s=90)
+            eventually(lambda: ", 0 recipients waiting, 0 records to write" in engine.run("status").stdout, "all is dealt with", timeout_s=90)
         except AssertionError as error:
             report.wrong.append(f"{error}\n{engine.run('status').stdout}")
         engine.stop(60)

@@ -24,6 +24,10 @@ class NotRunning(EngineError):
     """Nobody answers on the socket."""
 
 
+class HungUp(NotRunning):
+    """Somebody was there, and closed the connection before the answer."""
+
+
 def ask(path: str, command: str | protocol.Request, timeout_s: float = 10.0) -> Any:
     """The answer to *command*, as its row in COMMANDS says.  NotRunning; EngineError with the reason it refused."""
     with _connected(path, timeout_s) as connection:
@@ -101,6 +105,8 @@ def _connected(path: str, timeout_s: float) -> Iterator[socket.socket]:
             raise EngineError(f"cannot connect to {path}: {error.strerror or error}") from error
         try:
             yield connection
+        except ConnectionError as error:
+            raise HungUp("the engine closed the connection before it answered") from error
         except TimeoutError as error:
             raise EngineError(f"no answer on {path} within {timeout_s:g} s") from error
 
@@ -111,7 +117,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while b"\n" not in buffer:
         data = connection.recv(65536)
         if not data:
-            raise NotRunning("the engine closed the connection before it answered")
+            raise HungUp("the engine closed the connection before it answered")
         buffer += data
         if len(buffer) > protocol.MAX_LINE_BYTES:
             raise RemoteProtocolError("the answer is too long")

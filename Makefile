@@ -14,7 +14,7 @@ AS_ROOT     := $(filter 0,$(shell id -u))
 STATE       := $(if $(AS_ROOT),,--state-dir var)
 
 .DELETE_ON_ERROR:
-.PHONY: start user test check debug bench peers faults hostile fuzz chaos crash-states simulate reload-test clean lock
+.PHONY: start user test check debug bench peers faults hostile fuzz chaos crash-states simulate reload-test upgrade-test clean lock
 
 start: $(FASTPATH) user
 	$(BIN)/engine start -c $(CONF) --port-offset $(PORT_OFFSET) $(STATE) $(FLAGS)
@@ -71,6 +71,10 @@ chaos: $(VENV)/.dev $(FASTPATH)
 # 200 reloads under load, at most 20 minutes; it prints its seed, and FLAGS="--seed 7 --reloads 50" makes that run again.
 reload-test: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/python -m tests.reload $(FLAGS)
+
+# 100 upgrades under load, refused and overlapping ones among them, at most 20 minutes; FLAGS="--seed 7 --upgrades 50".
+upgrade-test: $(VENV)/.dev $(FASTPATH)
+	$(BIN)/python -m tests.upgrade $(FLAGS)
 
 # Disks, descriptors, memory, clock, DNS: what fails around the engine (tests/faults/__init__.py has the table); FLAGS="-k disk".
 faults: $(VENV)/.dev $(FASTPATH)

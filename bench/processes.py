@@ -29,7 +29,7 @@ _NUMBERS = itertools.count()
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ROLE = re.compile(r"^engine: ([a-z]+(?:/\d+)?)")
-_SUPERVISOR = re.compile(r" -m engine start ")  # until it names itself
+_SUPERVISOR = re.compile(r" -m engine(\.supervisor\.successor take-over| start) ")  # until it names itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,13 @@ class Failures(NamedTuple):
 def door_file(rows: int) -> int:
     """A new memory file for *rows* processes."""
     fd = os.memfd_create("door", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _size_bytes(rows))
+    os.ftruncate(fd, door_bytes(rows))
     os.pwrite(fd, secrets.token_bytes(_KEY_BYTES), 0)
     return fd
 
 
-def _size_bytes(rows: int) -> int:
+def door_bytes(rows: int) -> int:
+    """The size of that file."""
     return _GROUPS_AT + 4 * rows * (MAX_GROUPS + 3 * SLOTS)
 
 
@@ -58,7 +59,7 @@ class Door:
     """The shared memory, seen from the process of *row*."""
 
     def __init__(self, fd: int, rows: int, row: int) -> None:
-        self._view = memoryview(mmap.mmap(fd, _size_bytes(rows)))
+        self._view = memoryview(mmap.mmap(fd, door_bytes(rows)))
         self._key = bytes(self._view[:_KEY_BYTES])
         self._rows = rows
         self._row = row

@@ -22,6 +22,7 @@ from engine.fastpath import shared_add
 TRAFFIC_CELLS = 4  # messages, recipients, bytes, most connections at once: int64 each
 HEARTBEAT_ROW_BYTES = 8 * (1 + TRAFFIC_CELLS)  # int64 progress, and the traffic
 SHADOW_MARK = "shadow"  # the file in a spool directory that only a shadow may send from
+SPOOL_PROTOCOL = 1  # of the frames between workers and spool process (engine.spool.wire)
 FDS_PER_CONNECTION = 2  # its socket, and the file of a large body
 
 _CODECS = ("ascii", "latin_1", "utf_8", "idna", "punycode", "utf_16", "base64_codec")
@@ -117,12 +118,17 @@ def enter(birth: Birth) -> None:
         os.setresuid(birth.uid, birth.uid, birth.uid)
         if 0 in os.getresuid() or 0 in os.getresgid():
             raise StartError(f"{birth.name} still has root's privileges after becoming uid {birth.uid}")
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after setuid, which clears it; then see whether it was too late
-    if os.getppid() != birth.supervisor_pid:
-        raise SystemExit(os.EX_UNAVAILABLE)
+    end_with(birth.supervisor_pid)  # after setuid, which clears it
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o077)
     os.chdir("/")
+
+
+def end_with(parent: int) -> None:
+    """From now on this process is killed when *parent*, which started it, ends; SystemExit if it has ended already."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(os.EX_UNAVAILABLE)
 
 
 def _prctl(option: int, argument: int) -> None:

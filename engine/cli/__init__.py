@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.cli import configuration, doctor, init, message, password, queues, reload, resolve, running, sink, spool, status, why
+from engine.cli import configuration, doctor, init, message, password, queues, reload, resolve, running, sink, spool, status, upgrade, why
 from engine.cli.grammar import Grammar
 from engine.control.client import NotRunning
 from engine.errors import EngineError, StartError
 
 # in the order in which --help lists them
-GROUPS = (running, reload, status, init, configuration, password, message, queues, why, resolve, doctor, spool, sink)
+GROUPS = (running, reload, upgrade, status, init, configuration, password, message, queues, why, resolve, doctor, spool, sink)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

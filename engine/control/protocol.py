@@ -26,6 +26,16 @@ class Child(msgspec.Struct, frozen=True):
     title: str = ""
 
 
+class Upgrade(msgspec.Struct, frozen=True):
+    """How far the last `engine upgrade` has come."""
+
+    attempt: int = 0  # counts them; 0: nobody has asked for one
+    state: str = ""  # "trying", "refused", "possible", "replacing", "done"
+    before: str = ""  # version of the program that was asked
+    after: str = ""  # ... and of the one that is installed, once that has said it
+    problems: list[str] = []  # why it was refused: everything runs on as it was
+
+
 class Status(msgspec.Struct, frozen=True):
     """The engine as its supervisor sees it."""
 
@@ -44,6 +54,7 @@ class Status(msgspec.Struct, frozen=True):
     traffic: TrafficTable | None = None
     others: list[str] = []  # paths of the spools with a process that are not the first
     shadow: str = ""  # address:port of the sink that all mail goes to instead of the world
+    upgrade: Upgrade = Upgrade()
 
 
 class Stopping(msgspec.Struct, frozen=True):
@@ -95,6 +106,8 @@ COMMANDS = {
         Command("stop", Stopping, "drain, then end; asked again: end at once"),
         Command("diff", Reloaded, "what a reload would change"),
         Command("reload", Reloaded, "read the configuration again and apply it"),
+        Command("try-upgrade", Upgrade, "ask the installed program whether it could take over"),
+        Command("upgrade", Upgrade, "ask it, and have it take over"),
         Command("slot", SlotView, "a delivery slot in numbers"),
         Command("queues", Part, "what a slot knows of the queues that are named, or of those with connections"),
         Command("queue", Detail, "all that a slot knows of one queue"),

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from engine.errors import RemoteProtocolError
+from engine.process import SPOOL_PROTOCOL
 from engine.spool.ops import Operation
 
-PROTOCOL = 1
+PROTOCOL = SPOOL_PROTOCOL
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 64 << 20
 BATCH_OPERATIONS = 256  # a link cuts its stream into frames of about this size, so that a group can end between two

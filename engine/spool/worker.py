@@ -65,6 +65,12 @@ def run(birth: Birth, config: Config) -> int:
     return 0
 
 
+def admit(path: str) -> None:
+    """Nothing, if this program can serve the spool at *path*, which another process serves meanwhile; StartError says why not."""
+    marker = Path(path, format.MARKER)
+    format.check_marker(marker.parent, marker.read_text("ascii", "replace"))
+
+
 def tune() -> None:
     """What lives now lives for ever, and rows are no garbage: collect rarely."""
     gc.collect()

@@ -9,12 +9,12 @@ from engine.process import Birth, spool_socket
 from engine.supervisor import certificates
 
 if TYPE_CHECKING:
+    from engine.supervisor.plan import Plan
     from engine.supervisor.slots import Slot
-    from engine.supervisor.supervisor import Plan
 
 
-def birth(plan: Plan, slot: Slot, lifeline_fd: int, workers: int) -> Birth:
-    """The Birth of the next process in *slot*, one of *workers* of its role."""
+def birth(plan: Plan, slot: Slot) -> Birth:
+    """The Birth of the next process in *slot*."""
     born = slot.generation
     assert born is not None
     other = plan.others.held.get(slot.source_path)
@@ -31,7 +31,7 @@ def birth(plan: Plan, slot: Slot, lifeline_fd: int, workers: int) -> Birth:
         row=slot.row,
         rows=plan.rows,
         config_fd=born.config_fd,
-        lifeline_fd=lifeline_fd,
+        lifeline_fd=plan.lifeline[0],
         lock_fd=lock_fd,
         counters_fd=plan.counters_fd,
         door_fd=plan.door_fd,
@@ -49,7 +49,7 @@ def birth(plan: Plan, slot: Slot, lifeline_fd: int, workers: int) -> Birth:
         log_mode=plan.log_mode,
         state_dir=plan.options.state_dir,
         port_offset=plan.options.port_offset,
-        workers=workers,
+        workers=sum(other.role == slot.role for other in plan.slots),
         delivery_workers=born.delivery_workers,
         uid=plan.uid,
         gid=plan.gid,

@@ -26,14 +26,16 @@ Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
 class Certificates:
     """What the children find in `fd`; the supervisor alone writes it."""
 
-    def __init__(self, contents: dict[str, bytes], config: Config) -> None:
-        """*contents*: what `read` gave for *config*."""
+    def __init__(self, contents: dict[str, bytes], config: Config, *, fresh: bool = True) -> None:
+        """*contents*: what `read` gave for *config*, just now or, not *fresh*, to somebody else: then the next look compares them."""
         self.fd = memory_file("tls", b"")
         self._config = config
         self._contents: dict[str, bytes] = {}
         self._stamps: dict[str, Stamp | None] = {}
         self._next_s = 0.0
         self.replace(contents, config)
+        if not fresh:
+            self._stamps = dict.fromkeys(contents)
 
     def replace(self, contents: dict[str, bytes], config: Config) -> None:
         """Another configuration is in force; children of the old one keep what they have made of theirs."""
@@ -57,6 +59,8 @@ class Certificates:
         except StartError as error:
             log.event("tls", f"{escape(', '.join(changed))} changed, and what was read before stays in use: {escape(str(error))}")
             return
+        if contents == self._contents:
+            return
         self._contents = contents
         publish(self.fd, contents)
         log.event("tls", f"{escape(', '.join(changed))} changed: in use for new connections")
@@ -65,7 +69,19 @@ class Certificates:
 def read(config: Config) -> dict[str, bytes]:
     """What every file holds that TLS under *config* needs.  StartError: one cannot be read or used."""
     contents = {path: _content(path) for path in tls_files(config)}
-    files = Files.of(contents)
+    check(Files.of(contents), config)
+    return contents
+
+
+def taken_over(fd: int, config: Config) -> dict[str, bytes]:
+    """What another program has published in *fd*.  StartError: it is not all that *config* needs, as we see it."""
+    files = Files(fd)
+    check(files, config)
+    return {path: content for path in tls_files(config) if (content := files.get(path)) is not None}
+
+
+def check(files: Files, config: Config) -> None:
+    """StartError if *files* do not make a context for all that *config* offers and asks for."""
     try:
         for offered in _offered(config):
             server_context(offered, files)
@@ -73,7 +89,6 @@ def read(config: Config) -> dict[str, bytes]:
             client_context(policy, files)
     except TlsSetupError as error:
         raise StartError(str(error)) from error
-    return contents
 
 
 def _offered(config: Config) -> Iterable[ServerTls]:

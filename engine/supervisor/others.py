@@ -29,11 +29,12 @@ class Held(NamedTuple):
 class Others:
     """All of them, by path."""
 
-    def __init__(self, uid: int = -1, gid: int = -1, asking_gid: int = -1) -> None:
-        self.held: dict[str, Held] = {}
+    def __init__(self, uid: int = -1, gid: int = -1, asking_gid: int = -1, held: Iterable[Held] = ()) -> None:
+        """*held*: by the program whose place we take."""
+        self.held = {each.path: each for each in held}
+        self.asking_gid = asking_gid
         self._uid = uid
         self._gid = gid
-        self._asking_gid = asking_gid
 
     def take(self, spools: Iterable[SpoolSettings], wait_s: float = spooldir.WAIT_FOR_SURVIVORS_S) -> list[str]:
         """Hold those of *spools* that are not held yet, all or none; their paths.  StartError says what is in the way of which."""
@@ -57,9 +58,9 @@ class Others:
         lock_fd = spooldir.claim(path, wait_s)
         try:
             ground.run_directory(path, gid)
-            ground.doors(path, uid, self._asking_gid)
+            ground.doors(path, uid, self.asking_gid)
             _unlink(spooldir.control_socket(path))  # of the time when it was the first
-            return Held(path, lock_fd, ground.spool_door(path, uid, gid, self._asking_gid))
+            return Held(path, lock_fd, ground.spool_door(path, uid, gid, self.asking_gid))
         except BaseException:
             os.close(lock_fd)
             raise

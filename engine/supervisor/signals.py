@@ -32,6 +32,16 @@ def into(selector: selectors.BaseSelector, handle: Callable[[int], None]) -> tup
     return reading, writing
 
 
+def block() -> None:
+    """Let every signal wait: for `unblock`, perhaps by the program that we execute meanwhile."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def unblock() -> None:
+    """Hear what came meanwhile."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def name(number: int) -> str:
     """`SIGKILL`; real-time signals have no name of their own."""
     try:

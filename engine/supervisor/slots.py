@@ -23,6 +23,7 @@ class Timing:
     hung_s: float = 60.0  # without progress: killed
     boot_s: float = 300.0  # without a first heartbeat: killed (the spool process may have much to recover)
     least_drain_s: float = 5.0  # what a stage of the shutdown gets however little of the time is left
+    trial_s: float = 60.0  # for the installed program to say that it could take over
     hurry_s: float = 2.0  # from the second SIGTERM to SIGKILL
 
 

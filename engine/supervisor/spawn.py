@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from engine.process import Birth
 
@@ -25,13 +27,24 @@ def spawn(birth: Birth) -> int:
     inherited = [fd for fd in inherited + [listening.fd for listening in birth.sockets] if fd >= 0]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))  # exactly what we ourselves run from
     try:
+        return start_program([sys.executable, "-P", "-m", "engine.supervisor.child", str(birth_fd), birth.name], environment, inherited)
+    finally:
+        os.close(birth_fd)
+
+
+def start_program(arguments: list[str], environment: Mapping[str, str], inherited: Sequence[int], output: int = -1) -> int:
+    """The process id of *arguments* with the descriptors *inherited*; what it says goes to *output*, or where ours does.  OSError."""
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+    if output >= 0:
+        actions += [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    try:
         for fd in inherited:
             os.set_inheritable(fd, True)
         return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-m", "engine.supervisor.child", str(birth_fd), birth.name],
+            arguments[0],
+            arguments,
             environment,
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
+            file_actions=actions,
             setpgroup=0,  # a terminal's interrupt is for the supervisor alone
             setsigmask=[],
             setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
@@ -39,4 +52,3 @@ def spawn(birth: Birth) -> int:
     finally:
         for fd in inherited:
             os.set_inheritable(fd, False)
-        os.close(birth_fd)

@@ -16,9 +16,10 @@ from engine.supervisor.certificates import Certificates
 from engine.supervisor.configuration import Options, load
 from engine.supervisor.generation import generation, other_spools, shadow, wanted
 from engine.supervisor.others import Others
+from engine.supervisor.plan import Plan
 from engine.supervisor.slots import Slot
 from engine.supervisor.spawn import memory_file
-from engine.supervisor.supervisor import Plan, Supervisor
+from engine.supervisor.supervisor import Supervisor
 
 __all__ = ["MODULES", "Options", "Plan", "prepare", "say", "start", "workers"]
 

@@ -6,70 +6,39 @@ import os
 import selectors
 import shutil
 import signal
-import socket
+import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 
 import msgspec
 import setproctitle
 
 from engine import __version__
 from engine.clock import monotonic_s
-from engine.control import Child, Reloaded, Status, Stopping, tell_spool
+from engine.control import Reloaded, Status, Stopping, Upgrade, tell_spool
 from engine.door import Door
 from engine.errors import RemoteProtocolError, StartError
 from engine.log import EventLog, escape
-from engine.process import ListenSocket, answers_socket, counter_rows, heartbeat_cells, spool_socket, traffic_cells
+from engine.process import SPOOL_PROTOCOL, ListenSocket, answers_socket, counter_rows, heartbeat_cells, spool_socket, traffic_cells
 from engine.supervisor import certificates, ground, signals, spooldir
 from engine.supervisor.births import birth
-from engine.supervisor.certificates import Certificates
-from engine.supervisor.configuration import Options
 from engine.supervisor.desk import Answer, Desk
-from engine.supervisor.generation import Generation, Wanted, free, other_spools, shadow, succession
-from engine.supervisor.others import Others
+from engine.supervisor.generation import Generation, Succession, Wanted, free, other_spools, succession, wanted
+from engine.supervisor.plan import Plan
+from engine.supervisor.program import become
 from engine.supervisor.reload import examine
-from engine.supervisor.slots import Slot, Timing
+from engine.supervisor.renewal import STOP_ORDER, Renewal, renewal
+from engine.supervisor.slots import Slot
 from engine.supervisor.sockets import bind
 from engine.supervisor.spawn import spawn
+from engine.supervisor.state import State, state
+from engine.supervisor.status import describe
 from engine.supervisor.systemd import Notifier
 from engine.supervisor.takeover import Takeover
 from engine.supervisor.traffic import Traffic
+from engine.supervisor.upgrade import Upgrading
 
-# Listeners first, so that no more comes in; the spool process last, since the others' last words are operations to it.
-STOP_ORDER = ("listener", "mover", "delivery", "sink", "accounting", "spool")
 TICK_S = 1.0
 BOOTING_TICK_S = 0.05  # while somebody has not beaten yet: first heartbeats are looked for, not sent
-
-
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """All that is decided before the first child starts; a reload changes slots and generation."""
-
-    slots: list[Slot]  # in start order
-    generation: Generation  # the configuration in force
-    options: Options
-    modules: dict[str, str]  # whose run() is a role
-    workers: Callable[[int, int], tuple[int, int]]
-    rows: int  # of counters and heartbeats
-    lock_fd: int
-    counters_fd: int
-    door_fd: int
-    heartbeat_fd: int
-    certificates: Certificates
-    spool_path: str  # the first spool: with the sockets that answer questions, and all that delivers
-    others: Others
-    spool_listener: socket.socket
-    control_listener: socket.socket
-    log_path: str
-    log_mode: int = 0o640
-    uid: int = -1
-    gid: int = -1
-    timing: Timing = field(default_factory=Timing)
-
-    @property
-    def shutdown_timeout_s(self) -> float:
-        """How long a stop waits, and every process that a reload replaces."""
-        return self.generation.config.server.shutdown_timeout_s
 
 
 class Supervisor:
@@ -83,18 +52,18 @@ class Supervisor:
         self._say = say
         self._notifier = notifier or Notifier()
         self._slots = plan.slots
-        self._born_s = monotonic_s()
         self._exit_code = 0
         self._announced = False
         self._hurried = False
         self._reloading = False
+        self._renewal = Renewal()  # the order in which an upgrade's old processes go
+        self._upgrading = Upgrading(self.log, self._state, plan.timing.trial_s)
         self._stop_by_s = 0.0
-        self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._beats = heartbeat_cells(plan.heartbeat_fd, plan.rows)
         self._counts = tuple(view.cast("i") for view in counter_rows(plan.counters_fd, plan.rows))
         self._door = Door(plan.door_fd, plan.rows, 0)
         self._door.assign(plan.generation.config.source_groups)
-        self._traffic = Traffic(traffic_cells(plan.heartbeat_fd, plan.rows), self._born_s)
+        self._traffic = Traffic(traffic_cells(plan.heartbeat_fd, plan.rows), self.plan.born_s)
         self._selector = selectors.DefaultSelector()
         self._takeover = Takeover(self._selector)
         answers: dict[str, Answer] = {
@@ -102,6 +71,8 @@ class Supervisor:
             "stop": self._asked_to_stop,
             "diff": lambda: (self.reload(only_look=True), False),
             "reload": lambda: (self.reload(), False),
+            "try-upgrade": lambda: (self.upgrade(only_try=True), False),
+            "upgrade": lambda: (self.upgrade(), False),
         }
         self._desk = Desk(self._selector, plan.control_listener, answers)
         self._signals = signals.into(self._selector, self._on_signal)
@@ -114,6 +85,8 @@ class Supervisor:
             now_s = monotonic_s()
             self._reap(now_s)
             self._succeed(now_s)
+            if self._upgrading.turn(now_s):
+                self._become_successor()
             if self.stopping and not any(slot.pid for slot in self._slots):
                 break
             self._observe(now_s)
@@ -173,7 +146,7 @@ class Supervisor:
                 signals.send(slot.pid, signal.SIGKILL)
         if not self._announced and all(slot.ready for slot in self._slots):
             self._announced = True
-            where = " ".join(self._listening())
+            where = " ".join(self.plan.listening)
             self.log.event("ready", where)
             self._say(f"ready: {where}")
             self._notifier.ready(f"{len(self._slots)} processes, listening on {where}")
@@ -182,7 +155,7 @@ class Supervisor:
         """Start every slot that is wanted, not living and not throttled: once the first spool has worked, and listeners once any spool has."""
         if self.stopping:
             return
-        plan, spools = self.plan, [slot for slot in self._slots if slot.role == "spool"]
+        plan, spools = self.plan, [slot for slot in self._slots if slot.role == "spool" and not slot.retiring]
         first_works, one_works = all(slot.worked for slot in spools if not slot.source_path), any(slot.worked for slot in spools)
         changed = False
         for slot in self._slots:
@@ -192,7 +165,7 @@ class Supervisor:
                 continue
             self._beats[slot.row] = 0
             try:
-                slot.started(spawn(birth(plan, slot, self._lifeline[0], sum(other.role == slot.role for other in self._slots))), now_s)
+                slot.started(spawn(birth(plan, slot)), now_s)
             except OSError as error:
                 slot.not_before_s = now_s + TICK_S
                 self.log.event("cannot-start", f"{slot.name} {error.strerror}")
@@ -222,7 +195,7 @@ class Supervisor:
         for slot in self._slots:
             if not slot.sockets or slot.retiring or (not slot.ready and self._others_serve()):
                 continue
-            at_s = slot.unattended_at(self._born_s, self.plan.timing)
+            at_s = slot.unattended_at(self.plan.born_s, self.plan.timing)
             wanted = at_s is not None and at_s <= now_s and not self.stopping
             if wanted == self._takeover.holds(slot.name):
                 continue
@@ -246,9 +219,6 @@ class Supervisor:
             os.close(fd)
         for slot in self._slots:
             slot.sockets = [listening for listening in slot.sockets if listening.fd in wanted]
-
-    def _listening(self) -> list[str]:
-        return [f"{address}:{port}" for address, port in self.plan.generation.listening]
 
     # --- another configuration -----------------------------------------------------------------------------------------------------
 
@@ -292,6 +262,15 @@ class Supervisor:
         os.close(plan.generation.config_fd)  # those that go have it themselves, and are not started again
         plan.generation = now
         plan.certificates.replace(pems, now.config)
+        self._notifier.reloading()
+        for spool in now.config.accepting_spools:
+            tell_spool(spool_socket(spool.path), {"q": "room", "min_free_bytes": spool.min_free_space_bytes})
+        coming = self._replace(change, doors)
+        return msgspec.structs.replace(answer, generation=now.number, stopping=[slot.name for slot in change.go], starting=coming)
+
+    def _replace(self, change: Succession, doors: dict[str, list[list[ListenSocket]]]) -> list[str]:
+        """Begin to put the generation in force in the others' place; the names of those that come."""
+        now = self.plan.generation
         for slot in change.stay:
             slot.generation = now
         for slot in change.go:
@@ -302,12 +281,8 @@ class Supervisor:
                 new.sockets = doors[child.role][child.index]
             self._slots.append(new)
         self._reloading = True
-        self._notifier.reloading()
-        for spool in now.config.accepting_spools:
-            tell_spool(spool_socket(spool.path), {"q": "room", "min_free_bytes": spool.min_free_space_bytes})
         self._succeed(monotonic_s())
-        coming = [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
-        return msgspec.structs.replace(answer, generation=now.number, stopping=[slot.name for slot in change.go], starting=coming)
+        return [slot.name for slot in self._slots if slot.generation is now and slot not in change.stay]
 
     def _bind_for(self, now: Generation, roles: set[str]) -> dict[str, list[list[ListenSocket]]]:
         """The sockets of the new children of *roles*, by role and index; StartError, and then none is left behind."""
@@ -328,7 +303,9 @@ class Supervisor:
         a spool has its number for as long as that spool is there.
         """
         index, after = child.index, [slot for slot in self._slots if slot.retiring and (slot.role, slot.source_path) == (child.role, child.source)]
-        if child.role == "listener" or child.source:
+        if child.source and after:
+            index = after[0].index
+        elif child.role == "listener" or child.source:
             index = free(slot.index for slot in self._slots if slot.role == child.role)
         if child.role == "listener":
             after = []
@@ -341,20 +318,57 @@ class Supervisor:
         """Take a reload further: who is not needed any more is told to drain, who has ended is forgotten."""
         if not self._reloading:
             return
-        relieved = all(slot.ready for slot in self._slots if slot.role == "listener" and not slot.retiring)
+        relieved = self._renewal.apart or all(slot.ready for slot in self._slots if slot.role == "listener" and not slot.retiring)
         if relieved:
             self._keep_sockets({listening.fd for slot in self._slots if not slot.retiring for listening in slot.sockets})
         for slot in [slot for slot in self._slots if slot.retiring]:
             if not slot.pid:
                 self._takeover.end(slot.name)
                 self._slots.remove(slot)
-            elif not slot.told and (slot.role != "listener" or relieved):
+            elif not slot.told and (slot.role != "listener" or relieved) and self._renewal.may_go(slot, self._slots):
                 self._tell(slot, now_s + self.plan.shutdown_timeout_s)
         self.plan.others.keep({slot.source_path for slot in self._slots})
         if not self.stopping and all(slot.ready and not slot.retiring for slot in self._slots):
             self._reloading = False
-            self.log.event("reloaded", f"generation={self.plan.generation.number} listening on {' '.join(self._listening())}")
-            self._notifier.ready(f"{len(self._slots)} processes, listening on {' '.join(self._listening())}")
+            if self._renewal.order:
+                self._renewal = Renewal()
+                self._upgrading.done()
+            self.log.event("reloaded", f"generation={self.plan.generation.number} listening on {' '.join(self.plan.listening)}")
+            self._notifier.ready(f"{len(self._slots)} processes, listening on {' '.join(self.plan.listening)}")
+
+    # --- another program -----------------------------------------------------------------------------------------------------------
+
+    def upgrade(self, only_try: bool = False) -> Upgrade:
+        """Ask the installed program whether it could take over, and unless we *only_try* become it if it says so."""
+        if self.stopping or not self._announced:
+            raise RemoteProtocolError(f"the engine is {'stopping' if self.stopping else 'starting'}: nothing is upgraded")
+        return self._upgrading.begin(only_try)
+
+    def _state(self) -> State:
+        return state(self.plan, __version__, self._upgrading.told.attempt, self._takeover.answered, self._traffic.save())
+
+    def _become_successor(self) -> None:
+        """Returns only if that fails: then everything runs on."""
+        self._notifier.reloading()
+        self.log.event("upgrade", f"{__version__} -> {self._upgrading.told.after}: executes {sys.executable}")
+        self.log.flush()
+        try:
+            become(self._state(), self._notifier.taken)
+        except OSError as error:
+            self._upgrading.refuse([f"cannot execute {sys.executable}: {error.strerror}"])
+            self._notifier.ready("running on after an upgrade that was refused")
+
+    def take_over(self, before: State) -> None:
+        """Go on for the program that left *before* and our plan's slots: want every process anew.  StartError, OSError."""
+        self._announced = True
+        self._takeover.answered = before.turned_away
+        self._traffic.resume(before.traffic)
+        self._renewal = renewal(before.spool_protocol, SPOOL_PROTOCOL)
+        self._upgrading.took_over(before)
+        come = wanted(self.plan.generation)
+        doors = self._bind_for(self.plan.generation, {child.role for child in come})
+        self._replace(Succession([], [slot for slot in self._slots if not slot.retiring], come), doors)
+        signals.unblock()
 
     # --- ending --------------------------------------------------------------------------------------------------------------------
 
@@ -364,6 +378,7 @@ class Supervisor:
             self._hurry()
             return
         self.stopping = True
+        self._upgrading.give_up()
         self._stop_by_s = monotonic_s() + self.plan.shutdown_timeout_s
         self.log.event("stopping", f"within {self.plan.shutdown_timeout_s:g} s")
         self._notifier.stopping(self.plan.shutdown_timeout_s + len(STOP_ORDER) * self.plan.timing.least_drain_s)
@@ -440,48 +455,24 @@ class Supervisor:
     def status(self) -> Status:
         """What `engine status` shows."""
         now_s = monotonic_s()
-        return Status(
-            version=__version__,
-            pid=os.getpid(),
-            uptime_s=round(now_s - self._born_s, 1),
-            ready=all(slot.ready or slot.retiring for slot in self._slots) and not self.stopping,
+        return describe(
+            self.plan,
+            now_s,
+            self._counts,
+            self._traffic.table(self._rows(), sum(self._counts[0]), sum(self._counts[1])),
             stopping=self.stopping,
-            spool=self.plan.spool_path,
-            spool_socket=spool_socket(self.plan.spool_path),
-            others=[held.path for held in self.plan.others.held.values() if held.door is not None],
-            listening=self._listening(),
-            turned_away=self._takeover.answered,
-            children=[self._child(slot, now_s) for slot in self._slots],
-            shadow=shadow(self.plan.generation),
-            generation=self.plan.generation.number,
             reloading=self._reloading,
-            traffic=self._traffic.table(self._rows(), sum(self._counts[0]), sum(self._counts[1])),
+            turned_away=self._takeover.answered,
+            upgrade=self._upgrading.told,
         )
 
     def _rows(self) -> list[tuple[str, int]]:
         """(role, row) of the living."""
         return [(slot.role, slot.row) for slot in self._slots if slot.pid]
 
-    def _child(self, slot: Slot, now_s: float) -> Child:
-        if not slot.pid:
-            state = "throttled" if slot.crashes else "waiting"
-        else:
-            state = "draining" if slot.told else "working" if slot.ready else "starting"
-        return Child(
-            name=slot.name,
-            pid=slot.pid,
-            state=state,
-            uptime_s=round(slot.age_s(now_s), 1) if slot.pid else 0.0,
-            restarts=slot.restarts,
-            heartbeat_age_s=round(now_s - slot.progress_s, 1) if slot.pid else 0.0,
-            smtp_in=self._counts[0][slot.row],
-            smtp_out=self._counts[1][slot.row],
-            title=slot.title,
-        )
-
     def _until_next(self, now_s: float) -> float:
         """Seconds to sleep when nothing happens."""
-        if any(slot.pid and not slot.ready for slot in self._slots):
+        if self._upgrading.until_s is not None or any(slot.pid and not slot.ready for slot in self._slots):
             return BOOTING_TICK_S
         times = [slot.kill_at_s for slot in self._slots if slot.pid and slot.kill_at_s]
         if not self.stopping:
@@ -489,7 +480,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.retiring or self._others_serve():
                 continue
-            at_s = slot.unattended_at(self._born_s, self.plan.timing) if slot.sockets else None
+            at_s = slot.unattended_at(self.plan.born_s, self.plan.timing) if slot.sockets else None
             if at_s is not None and not self._takeover.holds(slot.name):
                 times.append(at_s)
         return max(0.0, min([TICK_S] + [at_s - now_s for at_s in times]))

@@ -8,15 +8,16 @@ from collections.abc import MutableMapping
 
 from engine.clock import monotonic_s
 
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 
 class Notifier:
     """Sends datagrams to $NOTIFY_SOCKET, none of which is waited for; `beat` sends again what did not go in."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         """Takes NOTIFY_SOCKET and the WATCHDOG variables out of *environment*: they are not for children."""
-        address = environment.pop("NOTIFY_SOCKET", "")
-        watchdog = environment.pop("WATCHDOG_USEC", "")
-        pid = environment.pop("WATCHDOG_PID", "")
+        self.taken = {name: environment.pop(name) for name in _VARIABLES if name in environment}  # for a program that takes our place
+        address, watchdog, pid = (self.taken.get(name, "") for name in _VARIABLES)
         mine = not pid or pid == str(os.getpid())
         self.every_s = int(watchdog) / 2e6 if mine and watchdog.isascii() and watchdog.isdigit() and int(watchdog) else 0.0  # 0: no watchdog
         self._beat_at_s = 0.0
@@ -31,7 +32,7 @@ class Notifier:
         self._owed = "" if self._send(text) else text
 
     def reloading(self) -> None:
-        """A new configuration is being applied; `ready` ends it."""
+        """A new configuration or program is being put in force; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic_s() * 1e6)}")
 
     def stopping(self, within_s: float) -> None:

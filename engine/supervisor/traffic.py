@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.control.views import ConnectionCount, Flow, Period, TrafficTable
 from engine.process import TRAFFIC_CELLS
+from engine.supervisor.state import TrafficState
 
 IN_ROLES = frozenset(("listener", "web"))
 OUT_ROLES = frozenset(("delivery",))
@@ -29,6 +30,26 @@ class Traffic:
         self._top_minute: Sums = _NOTHING
         self._top_hour: Sums = _NOTHING
         self._top_connections = [0, 0]
+
+    def save(self) -> TrafficState:
+        """What `resume` makes a successor go on from."""
+        return TrafficState(
+            gone=self._gone,
+            seconds=list(self._seconds),
+            minutes=list(self._minutes),
+            until_minute=self._until_minute,
+            top_minute=self._top_minute,
+            top_hour=self._top_hour,
+            top_connections=self._top_connections,
+        )
+
+    def resume(self, saved: TrafficState) -> None:
+        """Go on where another program left the count."""
+        self._gone, self._top_minute, self._top_hour = saved.gone, saved.top_minute, saved.top_hour
+        self._seconds = deque(saved.seconds, maxlen=SECONDS + 1)
+        self._minutes = deque(saved.minutes, maxlen=SECONDS + 1)
+        self._until_minute = saved.until_minute
+        self._top_connections = list(saved.top_connections)
 
     def ended(self, role: str, row: int) -> None:
         """The process in *row* was waited for: its sums stay, its row is free."""

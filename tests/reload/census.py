@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections import Counter, defaultdict
@@ -18,7 +19,7 @@ class Census:
         self.lock = threading.Lock()
         self.exceeded: list[str] = []
         self.most: Counter[str] = Counter()
-        self._now: defaultdict[str, set[socket.socket]] = defaultdict(set)
+        self._now: defaultdict[str, set[CountedSession]] = defaultdict(set)
         self._allowed_per_queue = self._allowed_total = 0
 
     def allow(self, per_queue: int, total: int) -> None:
@@ -26,30 +27,27 @@ class Census:
         with self.lock:
             self._allowed_per_queue, self._allowed_total = per_queue, total
 
-    def opened(self, what: str, connection: socket.socket, *, total: bool) -> None:
+    def opened(self, what: str, session: CountedSession, *, total: bool) -> None:
         with self.lock:
-            self._now[what].add(connection)
-            count = len(self._now[what])
-            self.most[what] = max(self.most[what], count)
+            open_now = self._now[what]
+            open_now.add(session)
+            self.most[what] = max(self.most[what], len(open_now))
             allowed = self._allowed_total if total else self._allowed_per_queue
-            if count > allowed and (count := sum(map(established, self._now[what]))) > allowed:
+            if len(open_now) <= allowed:
+                return
+            count = sum(not each.has_left(what == "all") for each in open_now if each is not session) + 1
+            if count > allowed:
                 self.exceeded.append(f"{what}: {count} connections where {allowed} are allowed")
 
-    def closed(self, what: str, connection: socket.socket) -> None:
+    def closed(self, what: str, session: CountedSession) -> None:
         with self.lock:
-            self._now[what].discard(connection)
-
-
-def established(connection: socket.socket) -> bool:
-    """Whether the client has not closed its end: a thread of ours that is late to notice that is no connection of theirs."""
-    try:
-        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
-    except OSError:
-        return False
+            self._now[what].discard(session)
 
 
 class CountedSession(Session):
-    """Counts from its greeting until just before it answers QUIT, or it ends; a queue is an EHLO name (one per virtual MTA) and a domain."""
+    """Counts from its greeting until just before it answers QUIT, or it ends; a queue is an EHLO name (one per virtual MTA) and a domain, and has
+    the connection from its RCPT until the next MAIL, which may be another queue's.
+    """
 
     name = "counted"
     census = Census()
@@ -58,7 +56,7 @@ class CountedSession(Session):
         """See Session."""
         self.queue = ""
         self.counted = True
-        self.census.opened("all", self.sock, total=True)
+        self.census.opened("all", self, total=True)
         try:
             super().run()
         finally:
@@ -66,18 +64,32 @@ class CountedSession(Session):
 
     def answer(self, stage: str, argument: str) -> bytes:
         """See Session."""
-        if stage == "rcpt" and (queue := f"{self.dialog.ehlo}/{argument.rpartition('@')[2].rstrip('>')}") != self.queue:
-            if self.queue:
-                self.census.closed(self.queue, self.sock)
-            self.queue = queue
-            self.census.opened(queue, self.sock, total=False)
+        if stage == "rcpt" and not self.queue:
+            self.queue = f"{self.dialog.ehlo}/{argument.rpartition('@')[2].rstrip('>')}"
+            self.census.opened(self.queue, self, total=False)
+        elif stage == "mail" and self.queue:
+            self.census.closed(self.queue, self)
+            self.queue = ""
         elif stage == "quit":
             self._leave()
         return super().answer(stage, argument)
 
+    def has_left(self, altogether: bool) -> bool:
+        """Whether the client has given this connection up, or unless *altogether* begun another transaction on it, and only our thread is late to
+        come to that.
+        """
+        try:
+            if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != ESTABLISHED:
+                return True
+            ready, _, _ = select.select([self.sock], [], [], 0)
+            unread = self.pending + (self.sock.recv(4096, socket.MSG_PEEK) if ready else b"")
+        except (OSError, ValueError):  # closed by us
+            return True
+        return b"QUIT" in unread or (not altogether and b"MAIL FROM" in unread)
+
     def _leave(self) -> None:
         if self.counted:
             self.counted = False
-            self.census.closed("all", self.sock)
+            self.census.closed("all", self)
             if self.queue:
-                self.census.closed(self.queue, self.sock)
+                self.census.closed(self.queue, self)

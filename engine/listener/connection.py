@@ -23,6 +23,7 @@ MESSAGE_TIME_S: Final = 3600.0  # from DATA to the final dot, however steadily i
 SESSION_TIME_S: Final = 8 * 3600.0  # from the greeting; an open transaction may take MESSAGE_TIME_S more
 AWAIT_SLOT_S: Final = 300.0  # for one of total-max-smtp-in, under smtp-await-slot: clients wait so long for a greeting (RFC 5321 §4.5.3.2.1)
 HANDSHAKE_S: Final = 30.0  # for the whole TLS handshake, however steadily it drips
+DRAIN_QUIET_S: Final = 1.5  # of silence, as seen once a second, before a drain ends a connection: who is about to speak hears 421 as an answer
 CLOSING_S: Final = 10.0  # for a client to take our last reply
 
 COMMANDS, WAITING, BODY, CHUNK, CLOSED = Phase.COMMANDS, Phase.WAITING, Phase.BODY, Phase.CHUNK, Phase.CLOSED
@@ -197,7 +198,7 @@ class Connection:
                     transport.resume_reading()
 
     def tick(self, now_s: float, draining: bool) -> None:
-        """Once a second: end what has lasted too long, and while *draining* whatever is between two messages."""
+        """Once a second: end what has lasted too long, and while *draining* whatever is silent between two messages."""
         core, session, transport = self._core, self._session, self._transport
         if transport is None:
             return
@@ -228,7 +229,7 @@ class Connection:
                 self._close(IDLE)
         elif idle_s > session.client.smtp_command_timeout_s:
             self._close(IDLE)
-        elif draining and not session.in_transaction:
+        elif draining and not session.in_transaction and idle_s > DRAIN_QUIET_S:
             self._close(SHUTTING_DOWN)
         elif now_s - self._opened_s > SESSION_TIME_S + (MESSAGE_TIME_S if session.in_transaction else 0):
             self._close(TOO_LONG)

@@ -94,7 +94,7 @@ class Listener:
         self._loop.call_later(TICK_S, self._tick)
 
     def drain(self) -> None:
-        """Accept nothing more, let open transactions finish, say 421 to the others."""
+        """Accept nothing more, let open transactions finish and each client its first message; say 421 to who wants more, or nothing for a while."""
         self.draining = True
         self._close_servers()
         self.log.event("draining", f"connections={len(self._connections)}")

@@ -158,7 +158,7 @@ class Session:
 
     def mail(self, sender: str, parameters: Parameters) -> Reply | None:
         """May a message start now?"""
-        if self._listener.draining:
+        if self._listener.draining and self.data_since_s:  # who was let in may send the first message for which he came
             return SHUTTING_DOWN
         if self._barred:
             return AUTH_REQUIRED

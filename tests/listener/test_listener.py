@@ -308,6 +308,24 @@ def test_drain_lets_transactions_finish() -> None:
             peer.close()
 
 
+def test_a_drain_lets_each_client_send_the_message_for_which_it_came() -> None:
+    """And says 421 as an answer, where the client reads it: said unasked to one who is about to speak, it would cross his command."""
+    with Live() as live, live.client() as fresh, live.client() as busy:
+        busy.greet()
+        busy.send(MESSAGE + b".\r\n")
+        assert busy.reply().startswith("250 2.6.0")
+        fresh.reply()
+        fresh.say("EHLO x")
+        live.do(live.listener.drain)
+        live.do(live.listener._sweep)
+        assert busy.say("MAIL FROM:<>").startswith("421 4.3.2")
+        assert fresh.say("MAIL FROM:<>", "RCPT TO:<r@one.example>", "DATA").startswith("354")
+        fresh.send(MESSAGE + b".\r\n")
+        assert fresh.reply().startswith("250 2.6.0")
+        assert fresh.say("MAIL FROM:<>").startswith("421 4.3.2")
+        live.join()
+
+
 def test_stop_ends_at_once() -> None:
     with Live() as live, live.client() as peer:
         peer.greet()

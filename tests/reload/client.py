@@ -21,6 +21,7 @@ class Clients:
         self.accepted: list[str] = []
         self.wrong: list[str] = []
         self.turned_away = 0  # 421, or a connection that ended between two messages
+        self.hung_up = 0  # of these: ended without a word that the client could read
         self._port, self._pause_s = port, pause_s
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -49,10 +50,10 @@ class Clients:
             except smtplib.SMTPResponseException as error:  # greeted with something else than 220
                 self._answered(error.smtp_code, error.smtp_error)
             except smtplib.SMTPServerDisconnected:  # while it left
-                self._away()
+                self._away(hung_up=1)
             except OSError as error:
                 if isinstance(error, ConnectionResetError):  # between two messages: its 421 crossed our command
-                    self._away()
+                    self._away(hung_up=1)
                 else:
                     self._wrong(f"{time.strftime('%H:%M:%S')} connecting: {error!r}")
 
@@ -84,9 +85,10 @@ class Clients:
         else:
             self._wrong(f"{time.strftime('%H:%M:%S')} answered {code} {text!r}")
 
-    def _away(self) -> None:
+    def _away(self, hung_up: int = 0) -> None:
         with self._lock:
             self.turned_away += 1
+            self.hung_up += hung_up
         with suppress(Exception):
             self._end.wait(0.005)
 

@@ -31,13 +31,14 @@ class Report:
     delivered: int = 0
     bounced: int = 0
     turned_away: int = 0
+    hung_up: int = 0
     slowest_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"{self.reloads} reloads applied, {self.refused} refused; {self.accepted} accepted, {self.delivered} delivered, {self.bounced} bounced; "
-            f"{self.turned_away} times a client had to come again; slowest reload {self.slowest_s:.1f} s"
+            f"{self.turned_away} times a client had to come again, {self.hung_up} of them untold; slowest reload {self.slowest_s:.1f} s"
         )
 
 
@@ -85,7 +86,7 @@ class Run:
         """The load has ended: when nothing waits any more, compare what was accepted, what the sink got, and what the records say."""
         engine, report = self._engine, self.report
         wanted = Counter(clients.accepted)
-        report.accepted, report.turned_away = len(clients.accepted), clients.turned_away
+        report.accepted, report.turned_away, report.hung_up = len(clients.accepted), clients.turned_away, clients.hung_up
         report.wrong += clients.wrong + self._census.exceeded
         try:
             eventually(lambda: ", 0 recipients waiting, 0 records to write" in engine.run("status").stdout, "all is dealt with", timeout_s=90)

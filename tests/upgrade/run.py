@@ -35,7 +35,7 @@ class UpgradeReport(Report):
     def __str__(self) -> str:
         return (
             f"{self.upgrades} upgrades, {self.refused} refused; {self.accepted} accepted, {self.delivered} delivered, {self.bounced} bounced; "
-            f"{self.turned_away} times a client had to come again; slowest upgrade {self.slowest_s:.1f} s"
+            f"{self.turned_away} times a client had to come again, {self.hung_up} of them untold; slowest upgrade {self.slowest_s:.1f} s"
         )
 
 

@@ -19,6 +19,7 @@ from engine.cli.printing import local_time, print_json, print_table
 from engine.control import Request
 from engine.control.sentence import sentence, when
 from engine.control.views import Detail, Part, QueueDetail, QueueView
+from engine.delivery.limits import as_they_stand
 from engine.errors import EngineError
 
 MAX_ITEMS = 20  # as PowerMTA
@@ -96,12 +97,22 @@ def run_show_queue(arguments: argparse.Namespace) -> int:
         silent = ", ".join(f"{slot}: {why}" for slot, why in engine.silent.items())
         raise EngineError(f"the delivery process of {name} does not answer ({silent or 'none says that it is its own'})")
     now_ms = int(time.time() * 1000)
+    detail = _as_it_stands(engine, name, detail)
     said = sentence(f"queue {name}", detail.standing, now_ms)
     if arguments.json:
         print_json({"recipients": recipients, "whole": whole, "why": said, **msgspec.to_builtins(detail)})
         return os.EX_OK
     _print_detail(detail, f"{recipients}{'' if whole else ' or more'}", said, now_ms)
     return os.EX_OK
+
+
+def _as_it_stands(engine: Engine, name: str, detail: QueueDetail) -> QueueDetail:
+    """*detail* with the lines of the configuration as it is on disk."""
+    standing = detail.standing
+    if standing.limit is not None:
+        (limit,) = as_they_stand(engine.config, name, [standing.limit])
+        standing = msgspec.structs.replace(standing, limit=limit)
+    return msgspec.structs.replace(detail, standing=standing, limits=as_they_stand(engine.config, name, detail.limits))
 
 
 def _print_detail(detail: QueueDetail, recipients: str, said: str, now_ms: int) -> None:

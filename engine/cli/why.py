@@ -16,6 +16,7 @@ from engine.cli.printing import print_json
 from engine.control import Request, Standing
 from engine.control.client import NotRunning
 from engine.control.sentence import sentence, span
+from engine.delivery.limits import as_they_stand
 from engine.errors import EngineError
 from engine.log import escape
 from engine.mail import message_id
@@ -151,6 +152,9 @@ def _standing(engine: Engine, request: Request) -> Standing:
     for answer in engine.slots(request):
         if answer.standing is not None:
             standing: Standing = answer.standing
+            if standing.limit is not None and request.queues:
+                (limit,) = as_they_stand(engine.config, request.queues[0][1], [standing.limit])
+                standing = msgspec.structs.replace(standing, limit=limit)
             return standing
     if not engine.silent:
         raise EngineError("no delivery process knows this queue: the engine has just been started or reloaded, ask again")

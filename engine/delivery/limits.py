@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from engine.config.directive import rows_of
@@ -28,6 +29,16 @@ def every(config: Config, domain: str, vmta: str) -> list[Limit]:
     found.append(virtual_mta(config, vmta))
     found.append(total_out(config))
     return sorted(found, key=lambda limit: not limit.place)
+
+
+def as_they_stand(config: Config, queue: str, limits: Iterable[Limit]) -> list[Limit]:
+    """*limits* of *queue* ("domain/vmta") with the lines in *config* that say the same; one of which it says something else stays as it is.
+
+    A process that a reload leaves alone names the lines of the file with which it was started.
+    """
+    domain, _, vmta = queue.rpartition("/")
+    now = {(limit.name, limit.value): limit for limit in every(config, domain, vmta)}
+    return [now.get((limit.name, limit.value), limit) for limit in limits]
 
 
 def virtual_mta(config: Config, vmta: str) -> Limit:

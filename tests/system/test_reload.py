@@ -210,3 +210,21 @@ def test_a_reload_leaves_no_descriptor_behind(make_engine: MakeEngine) -> None:
     for number in range(5, 9):
         reload(engine, conf(9, ("max-smtp-out 3", f"max-smtp-out {number}")))
     assert descriptors() == before
+
+
+def test_lines_are_those_of_the_file_as_it_is_though_the_process_is_older(make_engine: MakeEngine) -> None:
+    """A delivery process whose settings have not changed stays, with the line numbers of the file that it was started with."""
+    with Sink("rcpt-4xx") as sink:
+        engine = make_engine(conf(sink.port))
+        before = ready(engine)
+        with smtplib.SMTP("127.0.0.1", engine.port, timeout=20) as client:
+            client.sendmail("s@origin.example", ["r@dest.example"], "Subject: x\r\n\r\nbody\r\n")
+        engine.wait_for_records(1, "t")
+        for lines in (0, 3):
+            if lines:
+                assert "says what is in force" in reload(engine, "# one more line\n" * lines + conf(sink.port))
+            line = (engine.directory / "engine.conf").read_text().splitlines().index("    retry-after 1h") + 1
+            assert f"retry-after 1h {engine.conf}:{line}" in " ".join(engine.run("show", "queue", "dest.example/mta1").stdout.split())
+        engine.configure("# one more line\n" + conf(sink.port, ("retry-after 1h", "retry-after 2h")))
+        assert f"retry-after 1h {engine.conf}:{line}" not in engine.run("show", "queue", "dest.example/mta1").stdout
+        assert engine.pids() == before

@@ -24,6 +24,7 @@ class Upgrading:
         self._trial_s = trial_s
         self._trial: Trial | None = None
         self._only_try = False
+        self._before = ""  # the version whose place we have taken
 
     @property
     def until_s(self) -> float | None:
@@ -72,13 +73,15 @@ class Upgrading:
 
     def took_over(self, before: State) -> None:
         """We are the installed program, and the one that wrote *before* is no more."""
+        self._before = before.version
         self.told = Upgrade(before.attempt, "replacing", before.version, __version__)
         self._log.event("upgrade", f"{before.version} -> {__version__}: took over with {len(before.children)} processes, which are replaced")
 
     def done(self) -> None:
         """Every process is of this program."""
-        self.told = Upgrade(self.told.attempt, "done", self.told.before, self.told.after)
-        self._log.event("upgraded", f"{self.told.before} -> {self.told.after}")
+        self._log.event("upgraded", f"{self._before} -> {__version__}")
+        if self.told.state == "replacing":  # and not the next one under way
+            self.told = Upgrade(self.told.attempt, "done", self._before, __version__)
 
     def _ask(self) -> None:
         try:

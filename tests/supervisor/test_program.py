@@ -11,10 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.log import EventLog
 from engine.supervisor.program import become, environment
 from engine.supervisor.signals import SIGNALS
 from engine.supervisor.state import State, decode
 from engine.supervisor.trial import Trial, Verdict
+from engine.supervisor.upgrade import Upgrading
 from tests.supervisor.test_state import OF_FORMAT_1
 
 
@@ -92,3 +94,15 @@ def test_a_source_tree_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment()["PYTHONPATH"] == expected
     monkeypatch.setattr(sys, "path", ["/opt/bin", home])
     assert environment()["PYTHONPATH"] == "/elsewhere"
+
+
+def test_an_upgrade_that_ends_while_the_next_one_is_tried_does_not_end_that_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("engine.supervisor.upgrade.Trial", lambda *_: object())
+    log = EventLog(str(tmp_path / "log"), "supervisor/0")
+    upgrading = Upgrading(log, lambda: document(0, 1), 60)
+    upgrading.took_over(document(0, 1))
+    assert (upgrading.told.attempt, upgrading.told.state) == (1, "replacing")
+    upgrading.begin(False)
+    upgrading.done()
+    assert (upgrading.told.attempt, upgrading.told.state) == (2, "trying")
+    log.close()

@@ -217,3 +217,18 @@ def test_an_upgrade_leaves_no_descriptor_behind(make: Make) -> None:
     before = descriptors()
     upgraded(engine)
     assert descriptors() == before
+
+
+def test_spools_beside_the_first_keep_their_locks_and_numbers(make: Make) -> None:
+    with Sink() as sink:
+        engine = make(CONF.format(port=sink.port) + "<spool @dir@/spool>\n</spool>\n<spool @dir@/more>\n</spool>\n")
+        before = engine.pids()
+        submit(engine, *(f"u{number}@dest.example" for number in range(20)))
+        engine.program.install("1.1")
+        upgraded(engine)
+        after = engine.pids()
+        assert {"spool/0", "spool/1", "mover/0"} <= before.keys() & after.keys()
+        assert all(before[name] != after[name] for name in ("spool/0", "spool/1", "mover/0"))
+        submit(engine, *(f"v{number}@dest.example" for number in range(20)))
+        engine.wait_for_records(40, "d")
+        assert len(sink.messages) == 40

@@ -33,6 +33,7 @@ def add(grammar: Grammar) -> None:
     sink.add_argument(
         "--bounce-percent", metavar="N", type=float, help="bounce N percent of those on the blacklist (100 if not given), or of all recipients"
     )
+    sink.add_argument("--chunking", action="store_true", help="offer CHUNKING and BINARYMIME, and take BDAT")
     sink.set_defaults(run=run_sink)
 
 
@@ -64,6 +65,7 @@ def _behaviour(arguments: argparse.Namespace) -> Behaviour:
         latency_s=arguments.latency / 1000,
         blacklist=listed,
         bounce_percent=percent,
+        chunking=arguments.chunking,
     )
 
 

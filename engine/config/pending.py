@@ -17,8 +17,7 @@ _DEPRECATED = "Deprecated by PowerMTA; has no effect."
 def _server() -> tuple[Directive, ...]:
     return (
         later("domain-key", v.domain_key),
-        *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("await-slot", "has-chunking", "has-mailmerge", "has-verp")),
-        later("dummy-smtp-update-stats", v.boolean),
+        *(later(f"dummy-smtp-{flag}", v.boolean, "false") for flag in ("has-mailmerge", "has-verp")),
         later("enable-signals", v.text, "false"),
         later("http-access", list_entry.access),
         later("http-api-key", v.secret),

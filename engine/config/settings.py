@@ -94,6 +94,8 @@ class ServerSettings:
     dummy_smtp_port: int = directive(v.port_or_off, "0", "Port of the built-in sink, which accepts mail and throws it away; 0: none.")
     dummy_smtp_ip: str = directive(v.address_text, "", "Address that the sink listens on; every one of this host if not given.")
     dummy_smtp_latency: int = directive(v.latency, "0", "Milliseconds that the sink waits before each reply.")
+    dummy_smtp_await_slot: bool = directive(v.boolean, "false", "A full sink lets clients wait up to five minutes instead of 421 at once.")
+    dummy_smtp_has_chunking: bool = directive(v.boolean, "false", "Whether the sink offers CHUNKING and BINARYMIME, and takes BDAT.")
     dummy_smtp_has_pipelining: bool = directive(v.boolean, "false", "Whether the sink offers PIPELINING.")
     dummy_smtp_blacklist: tuple[str, str] = directive(
         v.file_text, "", "Recipients that the sink refuses: addresses and domains, one a line.", empty=NO_FILE
@@ -101,6 +103,9 @@ class ServerSettings:
     dummy_smtp_blacklist_bounce_method: str = directive(v.choice("random"), "random", "How those who are refused are chosen.")
     dummy_smtp_blacklist_bounce_percent: int = directive(v.percent, "100", "How many of the recipients on the blacklist are refused.")
     dummy_smtp_log_blacklist: bool = directive(v.boolean, "false", "Log each recipient that the sink refuses for its blacklist.")
+    dummy_smtp_update_stats: bool = directive(
+        v.boolean, "true", "Whether mail that the sink takes counts in the traffic of engine status, as come in; never that of a shadow."
+    )
     smtp_server_tls_certificate: tuple[PemFile, ...] = repeated(
         tv.pem_file,
         "PEM file with key and certificate chain for STARTTLS and immediate-tls.  Of several, each client gets the one with the name that it asks "

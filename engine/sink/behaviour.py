@@ -46,11 +46,13 @@ class Behaviour:
     blacklist: frozenset[str] | None = None
     bounce_percent: float = 0.0
     pipelining: bool = True
+    chunking: bool = False  # CHUNKING and BINARYMIME are offered
+    await_slot: bool = False  # who finds it full waits, instead of 421
 
     def limits(self) -> SinkLimits:
         """For the protocol's core."""
-        offers = ("PIPELINING",) * self.pipelining + ("SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN")
-        return SinkLimits(self.host_name, max_errors=UNBOUNDED, max_commands_without_mail=UNBOUNDED, offers=offers)
+        offers = ("PIPELINING",) * self.pipelining + ("SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN") + ("CHUNKING", "BINARYMIME") * self.chunking
+        return SinkLimits(self.host_name, max_errors=UNBOUNDED, max_commands_without_mail=UNBOUNDED, chunking=self.chunking, offers=offers)
 
     def is_blacklisted(self, address: str) -> bool:
         """Whether *address*, or its domain, is on the blacklist; everybody is where there is none."""

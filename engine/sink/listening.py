@@ -17,6 +17,8 @@ from engine.stream import Stream, Streams
 IDLE_S = 300.0  # a client that says nothing for so long is sent away
 TICK_S = 1.0
 RESERVED_FDS = 64
+WAITING_PART = 8  # of the descriptors, one in so many is for those who wait for a slot, under dummy-smtp-await-slot
+AWAIT_SLOT_S = 300.0  # they wait so long
 REPLIES_HELD_MOST = 100  # of one connection, under latency: then it is read no more until some are sent
 BACKLOG = 4096
 BUSY = reply(421, "4.3.2 Too many connections")
@@ -39,7 +41,10 @@ class Sink:
         self._streams = Streams(self.loop)
         self._ends: list[Callable[[], None]] = []
         self._connections: dict[_Connection, None] = {}
-        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FDS)
+        self._waiting: dict[_Connection, None] = {}  # of them: for a slot, the oldest first
+        most = max(2, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FDS)
+        self.waiting_most = max(1, most // WAITING_PART) if behaviour.await_slot else 0
+        self.most = most - self.waiting_most  # connections served at once
         self._ticking = self.loop.call_later(TICK_S, self._tick)
 
     def listen(self, sockets: Iterable[socket.socket]) -> None:
@@ -61,14 +66,23 @@ class Sink:
         return _Connection(self)
 
     def enter(self, connection: _Connection) -> bool:
-        """False: there are too many."""
+        """False: there are too many, and it must go again at once, unless it `waits`."""
+        room = not self._waiting and len(self._connections) < self.most
         self._connections[connection] = None
         self.counts.connections += 1
-        return len(self._connections) <= self._most
+        if not room and len(self._waiting) < self.waiting_most:
+            self._waiting[connection] = None
+            connection.waits = True
+        return room
 
     def leave(self, connection: _Connection) -> None:
         """It is closed."""
         self._connections.pop(connection, None)
+        self._waiting.pop(connection, None)
+        while self._waiting and self._ends and len(self._connections) - len(self._waiting) < self.most:
+            first = next(iter(self._waiting))
+            del self._waiting[first]
+            first.admit()
 
     def _tick(self) -> None:
         self._ticking = self.loop.call_later(TICK_S, self._tick)
@@ -88,13 +102,28 @@ class _Connection:
         self._choked = False
         self._active_s = sink.now_s
         self._ending = False
+        self.waits = False  # for a slot
 
     def connection_made(self, transport: Stream) -> None:
         """Greet."""
         self._transport = transport
         if not self._sink.enter(self):
-            self.end(BUSY.encode())
+            if self.waits:
+                transport.pause_reading()
+            else:
+                self.end(BUSY.encode())
             return
+        self._greet()
+
+    def admit(self) -> None:
+        """It waited for a slot, and now has one."""
+        self.waits = False
+        self._active_s = self._sink.now_s
+        self._greet()
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _greet(self) -> None:
         refusal = self._sink.behaviour.replies.get("greeting")
         if refusal is not None:
             self._sink.counts.refused += 1
@@ -143,7 +172,11 @@ class _Connection:
 
     def tick(self, now_s: float) -> None:
         """Once a second."""
-        if now_s - self._active_s > IDLE_S + self._sink.behaviour.latency_s:
+        if self.waits and not self._ending:
+            if now_s - self._active_s > AWAIT_SLOT_S:
+                self._active_s = now_s
+                self.end(BUSY.encode())
+        elif now_s - self._active_s > IDLE_S + self._sink.behaviour.latency_s:
             if self._ending and self._transport is not None:
                 self._transport.abort()
             else:

@@ -11,7 +11,7 @@ import uvloop
 
 from engine.drain import watch
 from engine.log import EventLog, escape
-from engine.process import Birth
+from engine.process import Birth, Traffic
 from engine.sink.behaviour import Behaviour, BehaviourError, read_blacklist
 from engine.sink.listening import Sink
 
@@ -46,6 +46,8 @@ def behaviour(server: ServerSettings) -> Behaviour:
         blacklist=listed,
         bounce_percent=percent,
         pipelining=server.dummy_smtp_has_pipelining,
+        chunking=server.dummy_smtp_has_chunking,
+        await_slot=server.dummy_smtp_await_slot,
     )
 
 
@@ -58,15 +60,24 @@ async def _serve(birth: Birth, config: Config, chosen: Behaviour, log: EventLog)
         sink.on_refused = lambda address: log.event("sink", f"rcpt=<{escape(address)}> is on the blacklist")
     sink.listen([socket.socket(fileno=inherited.fd) for inherited in birth.sockets])
     watch(loop, birth, stopped.set, stopped.set)
+    # what a shadow throws away is its own deliveries, which no operator's clients have sent
+    traffic = Traffic(birth) if config.server.dummy_smtp_update_stats and birth.shadow is None else None
+
+    def count() -> None:
+        log.flush()
+        if traffic is not None:
+            traffic.put(sink.counts.messages, sink.counts.recipients, sink.counts.bytes)
+
     log.event("started", f"pid={os.getpid()} throws away what comes to {', '.join(f'{each.address}:{each.port}' for each in birth.sockets)}")
     while not stopped.is_set():
-        log.flush()
+        count()
         try:
             async with asyncio.timeout(FLUSH_S):
                 await stopped.wait()
         except TimeoutError:
             continue
     sink.close()
+    count()
     log.event("stopped", sink.counts.in_words(loop.time() - began_s))
     log.close()
     return os.EX_OK

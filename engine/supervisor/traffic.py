@@ -9,7 +9,7 @@ from engine.control.views import ConnectionCount, Flow, Period, TrafficTable
 from engine.process import TRAFFIC_CELLS
 from engine.supervisor.state import TrafficState
 
-IN_ROLES = frozenset(("listener", "web"))
+IN_ROLES = frozenset(("listener", "web", "sink"))
 OUT_ROLES = frozenset(("delivery",))
 SECONDS = 60  # of the last minute, and minutes of the last hour
 

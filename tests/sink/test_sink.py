@@ -7,6 +7,7 @@ import json
 import signal
 import smtplib
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,6 +72,17 @@ def test_it_never_tires_of_refusing() -> None:
 def test_pipelining_is_offered_as_told() -> None:
     for offered in (True, False):
         assert (b"PIPELINING" in Behaviour(pipelining=offered).limits().ehlo) is offered
+
+
+def test_chunking_is_offered_as_told() -> None:
+    chunks = b"MAIL FROM:<a@b.example> BODY=BINARYMIME\r\nRCPT TO:<c@d.example>\r\nBDAT 6\r\n.\r\nQUIBDAT 3 LAST\r\nT\r\n"
+    offering = Behaviour(chunking=True)
+    assert offering.limits().ehlo.endswith(b"250-CHUNKING\r\n250 BINARYMIME\r\n")
+    codes, counts = talk(offering, b"EHLO me\r\n" + chunks, MESSAGE, BODY)
+    assert codes == ["220", "250", "250", "250", "250", "250", "250", "250", "250", "354", "250"]
+    assert (counts.messages, counts.recipients, counts.bytes) == (2, 3, 9 + len(BODY) - 3)
+    assert b"CHUNKING" not in Behaviour().limits().ehlo
+    assert talk(Behaviour(), b"EHLO me\r\nBDAT 3 LAST\r\n")[0] == ["220", "250", "502"]
 
 
 # --- the blacklist ----------------------------------------------------------------------------------------------------------------------------
@@ -163,17 +175,62 @@ def test_at_its_end_connections_hear_421() -> None:
     assert sink.counts.connections == 1 and last == b"421 4.3.2 Shutting down\r\n"
 
 
+def test_a_full_sink_answers_421() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sink: Sink) -> None:
+        sink.most = 1
+        assert (await reader.readline()).startswith(b"220")
+        second, out = await asyncio.open_connection(*writer.get_extra_info("peername"))
+        assert await second.read() == b"421 4.3.2 Too many connections\r\n"
+        out.close()
+
+    served(Behaviour(), client)
+
+
+def test_clients_wait_for_a_slot_in_order_and_not_for_ever() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sink: Sink) -> None:
+        sink.most, sink.waiting_most = 1, 3
+        assert (await reader.readline()).startswith(b"220")
+        where = writer.get_extra_info("peername")
+        peers = []
+        for number in range(1, 4):
+            peers.append(await asyncio.open_connection(*where))
+            while len(sink._waiting) < number:
+                await asyncio.sleep(0)
+        more, out = await asyncio.open_connection(*where)
+        assert await more.read() == b"421 4.3.2 Too many connections\r\n", "there is a bound to those who wait, too"
+        out.close()
+        second, third, fourth = peers
+        second[1].write(b"NOOP\r\n")  # it is not read before its turn
+        third[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        third[1].close()  # a reset: one that is not read shows nothing less
+        while len(sink._waiting) > 2:
+            await asyncio.sleep(0)
+        writer.write(b"QUIT\r\n")
+        assert (await second[0].readline()).startswith(b"220") and await second[0].readline() == b"250 2.0.0 Ok\r\n"
+        assert len(sink._waiting) == 1
+        for connection in sink._waiting:
+            connection.tick(sink.now_s + 299.0)
+            assert not connection._ending
+            connection.tick(sink.now_s + 301.0)
+        assert (await fourth[0].read()) == b"421 4.3.2 Too many connections\r\n"
+        second[1].close()
+        fourth[1].close()
+
+    served(Behaviour(await_slot=True), client)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_says_how_much_came(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("bad.example\n")
-    command = [sys.executable, "-m", "engine", "sink", "--listen", "127.0.0.1:0", "--json", "--blacklist", str(tmp_path / "bad")]
+    command = [sys.executable, "-m", "engine", "sink", "--listen", "127.0.0.1:0", "--json", "--chunking", "--blacklist", str(tmp_path / "bad")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline().rpartition(":")[2])
             with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+                assert client.ehlo()[0] == 250 and client.has_extn("chunking")
                 assert list(client.sendmail("a@b.example", ["x@good.example", "y@bad.example"], "Subject: x\r\n\r\nhello\r\n")) == ["y@bad.example"]
             process.send_signal(signal.SIGTERM)
             counts = json.loads(process.communicate(timeout=10)[0])

@@ -37,6 +37,14 @@ def test_minutes_slide_and_their_top_stays(each_second: list[int]) -> None:
     assert table.total.outward == Flow(0, 0, 0.0)
 
 
+def test_what_the_sink_takes_has_come_in() -> None:
+    traffic, cells = made()
+    put(cells, 2, 3, 4, 2048)
+    assert traffic.table([("sink", 2)], 0, 0).total.inward == Flow(4, 3, 2.0)
+    traffic.ended("sink", 2)
+    assert traffic.table([], 0, 0).total.inward == Flow(4, 3, 2.0)
+
+
 def test_hours_slide_by_the_minute() -> None:
     traffic, cells = made()
     for now in range(1, 2 * 3600 + 1):

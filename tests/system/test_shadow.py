@@ -77,6 +77,8 @@ def test_nothing_goes_where_the_configuration_says(make_engine: MakeEngine, engi
         send(engine, "f@new.example")
         eventually(lambda: {"e@new.example", "f@new.example"} <= {record["rcpt"] for record in engine.records("d")}, "a reload keeps it a shadow")
         assert json.loads(engine.run("status", "--json").stdout)["shadow"] == said
+        traffic = json.loads(engine.run("status", "--json").stdout)["traffic"]["total"]
+        assert traffic["in"]["msg"] == 6, "what the sink takes from a shadow has not come in"
         assert engine.stop() == 0
 
         world.settimeout(0)

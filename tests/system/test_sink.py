@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import smtplib
@@ -15,6 +16,7 @@ dummy-smtp-port @port2@
 dummy-smtp-ip 127.0.0.1
 dummy-smtp-blacklist @dir@/bad
 dummy-smtp-log-blacklist yes
+dummy-smtp-has-chunking yes
 <domain *>
     smtp-hosts [127.0.0.1]:@port2@
 </domain>
@@ -32,7 +34,12 @@ def test_mail_is_delivered_to_it_and_thrown_away(make_engine: MakeEngine, engine
     assert engine.records("d")[0]["rcpt"] == "a@good.example" and engine.records("b")[0]["dsnDiag"].startswith("smtp;550 5.1.1 Recipient is on the")
     with smtplib.SMTP("127.0.0.1", engine.port_of("port2"), timeout=20) as client:  # straight to it: taken, and not relayed
         assert client.sendmail("", ["c@good.example"], b"Subject: x\r\n\r\nbody\r\n") == {}
-        assert client.ehlo()[0] == 250 and not client.has_extn("pipelining")
+        assert client.ehlo()[0] == 250 and client.has_extn("chunking") and not client.has_extn("pipelining")
+    def came_in() -> list[int]:
+        total = json.loads(engine.run("status", "--json").stdout)["traffic"]["total"]["in"]
+        return [total["msg"], total["rcp"]]
+
+    eventually(lambda: came_in() == [4, 4], "two messages in by the listener, and two by the sink")
     (pid,) = engine.pids()["sink/0"]
     status = Path(f"/proc/{pid}/status").read_text()
     assert os.geteuid() != 0 or not re.search(r"^[UG]id:.*\t0\b", status, re.MULTILINE), "it has no rights to lose"

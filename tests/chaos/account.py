@@ -29,6 +29,7 @@ class Sent(msgspec.Struct, array_like=True, frozen=True):
     recipients: list[str]  # those that were accepted at RCPT; of a message without acknowledgement, those that were offered
     acknowledged_s: float  # when the 250 to its final dot came; 0: never
     reply: str = ""
+    wants_success: bool = False  # NOTIFY=SUCCESS: the sink knows no DSN, so that we say "relayed"
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
@@ -316,11 +317,12 @@ class _Settling:
     # --- reports -------------------------------------------------------------------------------------------------------------------------
 
     def _report_of(self, recipient: str, message: Sent) -> None:
-        """A bounce is reported once, where a report is due, and nothing else is."""
+        """A bounce, and a delivery where that was asked for, is reported once where a report is due, and nothing else is."""
         counts = self._account.counts
-        bounced = self._evidence.records.get(recipient, Tally()).b > 0
+        tally = self._evidence.records.get(recipient, Tally())
+        due = (tally.b > 0 and message.wants_report) or (tally.d > 0 and message.wants_success)
         reports = self._reported.get(recipient, ())
-        if not bounced or not message.wants_report:
+        if not due:
             if reports:
                 self._wrong(recipient, "reported, though no report is due")
             return
@@ -328,7 +330,7 @@ class _Settling:
         waiting = any(key.startswith(f"{message.sender}#") for key in self._evidence.queued)
         if not reports and not waiting:
             counts["reports lost"] += 1
-            self._wrong(recipient, "bounced without its report")
+            self._wrong(recipient, "bounced without its report" if tally.b else "delivered without the report that was asked for")
         if len(reports) > 1:
             self._wrong(recipient, f"reported in {len(reports)} different reports")
 

@@ -106,7 +106,8 @@ class Load:
             said = await expect(reader, b"250")
             acknowledged_s = time.monotonic()
         finally:
-            self.sent.append(Sent(number, sender, bool(sender) and "NEVER" not in notify, accepted, acknowledged_s, said))
+            wants_report, wants_success = (bool(sender) and asked for asked in ("NEVER" not in notify, "SUCCESS" in notify))
+            self.sent.append(Sent(number, sender, wants_report, accepted, acknowledged_s, said, wants_success))
 
     async def _envelope(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: list[str], recipients: list[str], pipelined: bool

@@ -41,6 +41,7 @@ FINE = {
     "its report waits": account(attempt(stage="rcpt", said="550"), records=BOUNCED, queued={f"{SENDER}#x1": [0]}),
     "no report is due": account(attempt(stage="rcpt", said="550"), records=BOUNCED, sent=Sent(0, SENDER, False, [A], 1.0)),
     "queued": account(attempt(said="451"), records={A: Tally(t=1)}, queued={A: [1]}),
+    "a delivery reported as asked": account(attempt(), report(), records=DELIVERED | REPORT, sent=Sent(0, SENDER, True, [A], 1.0, "250 taken", True)),
     "never acknowledged, never stored": account(sent=Sent(0, SENDER, True, [A, B], 0.0)),
     "never acknowledged, yet stored": account(attempt(), attempt(B), records={A: Tally(d=1), B: Tally(d=1)}, sent=Sent(0, SENDER, True, [A, B], 0.0)),
     "twice over a kill": account(attempt(), attempt(began_s=20.0), records=DELIVERED, kills=[KILL]),

@@ -46,7 +46,7 @@ class Encryption:
     def established(self, route: Route, pump: Pump) -> None:
         """*pump* has shaken hands and heard the peer's first words: its session can be resumed."""
         if route.tls.resumes:
-            self._sessions.put(route, self._contexts.of(route.tls), pump.session)
+            self._sessions.put(route, pump.context, pump.session)  # not today's: files may have changed since it began
 
     def failed(self, route: Route, now_s: float) -> bool:
         """TLS along *route* failed: whether another connection at once may do better.

@@ -44,7 +44,7 @@ def read_header(data: bytes) -> tuple[int, Client]:
     make = IPv4Address if found[1] == b"TCP4" else IPv6Address
     try:
         make(found[3].decode("ascii"))
-        return end, Client(str(make(found[2].decode("ascii"))), int(found[4]))
+        return end, Client(_plain(make(found[2].decode("ascii"))), int(found[4]))
     except AddressValueError:
         return MALFORMED, Client()
 
@@ -62,4 +62,9 @@ def _version_2(data: bytes) -> tuple[int, Client]:
         return MALFORMED, Client()
     address = data[16 : 16 + width]
     port = int.from_bytes(data[16 + 2 * width : 18 + 2 * width], "big")
-    return 16 + size, Client(str(IPv4Address(address) if width == 4 else IPv6Address(address)), port)
+    return 16 + size, Client(_plain(IPv4Address(address) if width == 4 else IPv6Address(address)), port)
+
+
+def _plain(ip: IPv4Address | IPv6Address) -> str:
+    """*ip*, an IPv4 address in mapped form as itself: rules are written for that, and Python writes the mapped form without dots."""
+    return str(ip if isinstance(ip, IPv4Address) else ip.ipv4_mapped or ip)

@@ -91,6 +91,11 @@ class Pump:
         return bool(self._tls.session_reused)
 
     @property
+    def context(self) -> ssl.SSLContext:
+        """What it was made of."""
+        return self._tls.context
+
+    @property
     def session(self) -> ssl.SSLSession | None:
         """What a client may resume: with TLS 1.3 only once the peer's first words after the handshake have come."""
         return self._tls.session

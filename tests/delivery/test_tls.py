@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import uvloop
 
 from engine.clock import monotonic_s
 from engine.config.model import DomainSettings
-from engine.config.tls import PemFile
+from engine.config.tls import PemFile, ServerTls
 from engine.delivery import connection as connection_module
 from engine.delivery import encryption as encryption_module
 from engine.delivery.attempt import Failed, Opener
@@ -27,7 +28,9 @@ from engine.dns import Target, Targets
 from engine.scheduler.queue import Queue
 from engine.scheduler.reachability import Reachability
 from engine.stream import Streams
-from engine.tls.files import Files
+from engine.tls.context import server_context as listening_context
+from engine.tls.files import Files, publish
+from engine.tls.pump import Pump
 from tests.certificates import Authority, server_context
 from tests.sinks import Sink
 from tests.sinks.secure import READY, Secure
@@ -271,6 +274,28 @@ def test_a_session_that_the_peer_chokes_on_is_not_tried_again(tmp_path: Path) ->
         assert all(isinstance(each, Connection) and each.tls is not None for each in found)
         assert [(each.tls, each.tls_resumed) for each in peer.connections] == [("TLSv1.3", False), ("", False), ("TLSv1.3", False)]
         assert len(log.of("tls-failed")) == 1
+
+
+def test_a_session_from_before_a_file_changed_is_not_taken_for_one_of_after() -> None:
+    """A handshake that was under way when a certificate was read anew leaves its session with the context that made it."""
+    with contextlib.closing(open(os.memfd_create("tls"), "wb", buffering=0)) as shared:
+        publish(shared.fileno(), {"/ca.pem": AUTHORITY.pem})
+        encryption = Encryption(Files(shared.fileno()))
+        route = Route("", "us.example", HOST, "192.0.2.1", 25, tls=DomainSettings(**VERIFIED).tls)
+        client = encryption.pump(route)
+        publish(shared.fileno(), {"/ca.pem": AUTHORITY.pem + Authority().pem})
+        assert len(encryption.refresh()) == 1
+        shake(client, Pump(listening_context(ServerTls((PemFile("/mx.pem"),)), Files.of({"/mx.pem": AUTHORITY.issue(HOST)}))))
+        assert client.session is not None
+        encryption.established(route, client)
+        encryption.pump(route)  # a whole handshake, and no error
+
+
+def shake(client: Pump, server: Pump) -> None:
+    client.begin()
+    while up := client.to_send():
+        server.receive(up)
+        client.receive(server.to_send())
 
 
 def test_versions(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from engine.smtp.proxy import V2_MOST_BYTES, Client, read_header
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 TCP4 = bytes([192, 0, 2, 7, 127, 0, 0, 1]) + (4711).to_bytes(2, "big") + (25).to_bytes(2, "big")
+MAPPED = ipaddress.IPv6Address("::ffff:192.0.2.7").packed * 2 + (4711).to_bytes(2, "big") + (25).to_bytes(2, "big")
 TCP6 = ipaddress.IPv6Address("2001:db8::7").packed * 2 + (4711).to_bytes(2, "big") + (25).to_bytes(2, "big")
 
 
@@ -23,6 +24,9 @@ def v2(command: int, family: int, rest: bytes) -> bytes:
 GOOD = {
     b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 25\r\n": Client("192.0.2.7", 4711),
     b"PROXY TCP6 2001:DB8::7 ::1 4711 25\r\n": Client("2001:db8::7", 4711),
+    b"PROXY TCP6 ::ffff:192.0.2.7 ::1 4711 25\r\n": Client("192.0.2.7", 4711),  # as himself: rules are written for that
+    b"PROXY TCP6 ::FFFF:c000:207 ::1 4711 25\r\n": Client("192.0.2.7", 4711),
+    v2(0x21, 0x21, MAPPED): Client("192.0.2.7", 4711),
     b"PROXY UNKNOWN\r\n": Client(),
     b"PROXY UNKNOWN ffff::1 ::2 1 2\r\n": Client(),
     v2(0x21, 0x11, TCP4): Client("192.0.2.7", 4711),

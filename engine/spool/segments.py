@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -151,11 +152,12 @@ class LargeBody:
         return Body(self._epoch, self._segment, format.RECORD_HEAD.size, self.size_bytes, self._checksum)
 
     def abort(self) -> None:
-        """Remove the file; only while no Accept that names it was submitted."""
+        """Remove the file; only while no Accept that names it was submitted.  What a broken disk keeps, the spool process removes at its start."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink()
 
     def _pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         try:
@@ -166,7 +168,10 @@ class LargeBody:
             raise _short(self._path, self._directory, written, len(data))
 
     def _check_space(self) -> None:
-        found = os.statvfs(self._directory)
+        try:
+            found = os.statvfs(self._directory)
+        except OSError as error:
+            raise SpoolError(f"body cannot be written to {self._path}: {error.strerror or error}") from error
         if found.f_bavail * found.f_frsize < self._min_free_bytes:
             raise SpoolError(f"disk low: {found.f_bavail * found.f_frsize >> 20} MB free, {self._min_free_bytes >> 20} MB are kept (min-free-space)")
 

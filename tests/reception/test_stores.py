@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,45 @@ def test_a_large_body_that_is_given_up_leaves_nothing(ways: Ways) -> None:
     sent(letter, PIECES)
     letter.abort()
     assert (files(ways.each[0]), files(ways.each[1]), letter._fd) == ([], [], -1)
+
+
+def test_a_large_body_goes_to_the_next_spool_where_the_disk_cannot_even_be_asked(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    statvfs = os.statvfs
+
+    def broken(path: Path) -> os.statvfs_result:
+        if Path(path) == Path(ways.each[0].path) / BODIES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return statvfs(path)
+
+    before = ways.stores.begin_large()
+    sent(before, PIECES[:5])
+    monkeypatch.setattr(os, "statvfs", broken)
+    sent(before, PIECES[5:])
+    before.finish()
+    assert ways.stored(before) == ("two", b"".join(PIECES))
+    ways.now_s += module.AGAIN_S
+    ways.stores.tick()
+    assert ways.where() == "one"
+    after = ways.stores.begin_large()
+    sent(after, PIECES)
+    after.finish()
+    assert ways.stored(after) == ("two", b"".join(PIECES))
+
+
+def test_a_large_body_leaves_a_disk_that_has_become_read_only(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ext4 becomes with errors=remount-ro: what lies there cannot be removed either."""
+    letter = ways.stores.begin_large()
+    sent(letter, PIECES[:17])
+    first = letter._large
+    assert first is not None
+    monkeypatch.setattr(first, "_pwrite", lambda *_: (_ for _ in ()).throw(SpoolError("body cannot be written")))
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    sent(letter, PIECES[17:])
+    letter.finish()
+    assert ways.stored(letter) == ("two", b"".join(PIECES))
+    letter.stored()
+    assert letter._fd == -1

@@ -152,8 +152,11 @@ class Supervisor:
             self._notifier.ready(f"{len(self._slots)} processes, listening on {where}")
 
     def _respawn(self, now_s: float) -> None:
-        """Start every slot that is wanted, not living and not throttled: once the first spool has worked, and listeners once any spool has."""
-        if self.stopping:
+        """Start every slot that is wanted, not living and not throttled: once the first spool has worked, and listeners once any spool has.
+
+        While stopping only spool processes, as long as others live whose last words are operations to them: what is not settled is sent again.
+        """
+        if self._hurried or (self.stopping and not any(slot.pid and slot.role in STOP_ORDER[:-1] for slot in self._slots)):
             return
         plan, spools = self.plan, [slot for slot in self._slots if slot.role == "spool" and not slot.retiring]
         first_works, one_works = all(slot.worked for slot in spools if not slot.source_path), any(slot.worked for slot in spools)
@@ -161,7 +164,7 @@ class Supervisor:
         for slot in self._slots:
             if not self._may_start(slot) or slot.not_before_s > now_s:
                 continue
-            if not (first_works or slot.role == "spool" or (one_works and slot.role == "listener")):
+            if slot.role != "spool" and (self.stopping or not (first_works or (one_works and slot.role == "listener"))):
                 continue
             self._beats[slot.row] = 0
             try:

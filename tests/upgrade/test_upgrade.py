@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import smtplib
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ import pytest
 
 from engine.control import ask
 from engine.supervisor.spooldir import control_socket
+from tests.sinks.session import Session
 from tests.sinks.sink import Sink
 from tests.system.engine import Engine, eventually
 from tests.upgrade.program import PROTOCOL, UpgradableEngine
@@ -232,3 +235,34 @@ def test_spools_beside_the_first_keep_their_locks_and_numbers(make: Make) -> Non
         submit(engine, *(f"v{number}@dest.example" for number in range(20)))
         engine.wait_for_records(40, "d")
         assert len(sink.messages) == 40
+
+
+def test_a_stop_while_no_spool_process_is_there_hears_what_was_delivered(make: Make) -> None:
+    """The old one ends, and the next is not born: a delivery that ends now would be made once more by the next start."""
+    let = threading.Event()
+
+    class Waits(Session):
+        def finish(self, raw: bytes, chunked: bool = False) -> None:
+            at_dot.set()
+            let.wait(60)
+            super().finish(raw, chunked)
+
+    at_dot = threading.Event()
+    with Sink(Waits) as sink:
+        engine = make("shutdown-timeout 10s\n" + CONF.format(port=sink.port))
+        submit(engine, "u1@dest.example")
+        assert at_dot.wait(20)
+        engine.program.install("1.1")
+        spool = engine.pid("spool/0")
+        os.kill(spool, signal.SIGSTOP)  # it takes its time
+        engine.begin("upgrade", "--no-wait")
+        eventually(lambda: "took over with" in engine.log(), "the old spool process is told to end")
+        engine.signal(signal.SIGTERM)
+        eventually(lambda: "supervisor/0 stopping" in engine.log(), "it stops")
+        os.kill(spool, signal.SIGCONT)
+        eventually(lambda: "ended spool/0" in engine.log(), "the old spool process is gone")
+        let.set()
+        assert engine.wait_until_ended(60) == 0
+        engine.start()
+        engine.wait_for_records(1, "d")
+        assert len(sink.messages) == 1, engine.log()

@@ -112,10 +112,15 @@ class Session:
         """For one AUTH."""
         return self._listener.nonce()
 
+    def shut_out(self) -> Reply | None:
+        """smtp-max-auth-failure-rate."""
+        return LOCKED_OUT if self._listener.locked_out(self._ip, self.client) else None
+
     def authenticate(self, question: Question) -> Answer | Reply | None:
         """What AUTH asks."""
-        if self._listener.locked_out(self._ip, self.client):
-            return LOCKED_OUT
+        refusal = self.shut_out()
+        if refusal is not None:
+            return refusal
         return self._listener.verifier.ask(self._ip, question, self._answer)
 
     def authenticated(self, user: str, mechanism: str) -> ServerLimits | Reply:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from engine.door import network_of
 from engine.mail.reply import Reply, reply
 from engine.policy.credentials import Credentials
 from engine.smtp.auth import Answer, DigestQuestion, PasswordQuestion, Question
 
 MAX_WAITING: Final = 64  # questions that the thread has not answered
-MAX_WAITING_OF_CLIENT: Final = 2  # of one address
+MAX_WAITING_OF_CLIENT: Final = 2  # of one network, as `door.network_of` says
 WAIT_S: Final = 10.0  # for an answer, from the question
 REMEMBERED: Final = 4096  # users and passwords that were right
 REST: Final = 4  # times as long as a vain check took does the thread rest behind it: guessing gets a fifth of a core, no more
@@ -56,6 +57,7 @@ class Verifier:
             if fingerprint in self._right:
                 self._right.move_to_end(fingerprint)
                 return True
+        client = network_of(client)
         if len(self._waiting) >= MAX_WAITING or self._of_client.get(client, 0) >= MAX_WAITING_OF_CLIENT:
             return BUSY
         asked = _Asked(client, question, self._loop.time(), answer)

@@ -31,6 +31,9 @@ class AuthHandler(Protocol):
     def nonce(self) -> str:
         """Something that nobody can foresee, for one AUTH: letters and digits."""
 
+    def shut_out(self) -> Reply | None:
+        """Why nobody may go on to authenticate here, even in an exchange that has begun; None: whoever can may."""
+
     def authenticate(self, question: Question) -> Answer | Reply | None:
         """AUTH asks.  None: the answer comes later, by `ServerConnection.answered`; a Reply ends the exchange."""
 
@@ -85,6 +88,9 @@ class Authentication:
         assert self._mechanism is not None
         if line == b"*":
             return self._over(Outcome(_CANCELLED, wrong=True))
+        refusal = self._handler.shut_out()  # many may have begun before: a proof is not even looked at
+        if refusal is not None:
+            return self._refused(refusal)
         data = b"" if line == b"=" else decode64(line)  # curl writes an empty response as it does an initial one
         if data is None:
             return self._over(Outcome(_NOT_BASE64, wrong=True))

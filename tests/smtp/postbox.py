@@ -57,6 +57,9 @@ class Postbox:
     def nonce(self) -> str:
         return "0123456789abcdef"
 
+    def shut_out(self) -> Reply | None:
+        return None
+
     def authenticate(self, question: Question) -> Answer | Reply | None:
         """Knows foo, whose password is barbaz."""
         known = question.user == "foo"

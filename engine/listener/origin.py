@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -56,15 +57,17 @@ class OriginChecks:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self, client: ClientSettings, ip: str, helo: str, sender: str, tell: Tell, *, busy: bool) -> None:
-        made: list[Checked] = []
+        domain = _ascii(sender.rpartition("@")[2] if sender else helo)
+        wanted: list[tuple[Checked, Callable[[], Awaitable[str]]]] = []
         if client.check_iprev_inbound:
-            result = "temperror" if busy else await self._within(self._iprev(client, ip))
-            made.append(Checked("iprev", result, "policy.iprev", ip))
+            wanted.append((Checked("iprev", "temperror", "policy.iprev", ip), partial(self._iprev, client, ip)))
         if client.check_spf_inbound:
-            domain = _ascii(sender.rpartition("@")[2] if sender else helo)
-            result = "temperror" if busy else await self._within(self._spf(client, ip, helo, sender, domain))
-            made.append(Checked("spf", result, "smtp.mailfrom" if sender else "smtp.helo", domain))
-        checks = tuple(made)
+            about = "smtp.mailfrom" if sender else "smtp.helo"
+            wanted.append((Checked("spf", "temperror", about, domain), partial(self._spf, client, ip, helo, sender, domain)))
+        checks = tuple(checked for checked, _ in wanted)
+        if not busy:  # side by side: one after the other they could outlast the connection's patience
+            results = await asyncio.gather(*(self._within(check()) for _, check in wanted))
+            checks = tuple(checked._replace(result=result) for checked, result in zip(checks, results, strict=True))
         tell(Judged(refusal(client, checks), results_field(self._host_name, checks)))
 
     @staticmethod

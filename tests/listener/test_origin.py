@@ -145,3 +145,15 @@ def test_who_wants_no_check_pays_for_none(dns: DnsServer) -> None:
         assert peer.say("MAIL FROM:<a@theirs.example>").startswith("250")
         assert live.do(lambda: live.listener._origin_checks) is None
     assert not dns.queries
+
+
+def test_both_checks_together_take_no_longer_than_one() -> None:
+    """Each may last CHECK_S: one after the other they outlasted SPOOL_WAIT_S, and MAIL was refused for want of time."""
+    silent = {"5.0.0.127.in-addr.arpa": {"PTR": ["client.example."], "!": ["hold"]}, "held.example": ZONE["held.example"]}
+    checks = "check-spf-inbound yes", "check-iprev-inbound yes"
+    with DnsServer(silent) as dns, Live(configured(dns, *checks)) as live, live.client("127.0.0.5") as peer:
+        hello(peer)
+        peer.send(b"MAIL FROM:<a@held.example>\r\n")
+        assert dns.wait_held(2)
+        dns.release()
+        assert peer.reply() == "250 2.1.0 Sender ok"

@@ -93,7 +93,7 @@ class TracedConnection(ServerConnection):
     def _shown(self, verb: bytes, argument: bytes) -> bytes:
         if self._overlong:  # only its end has come here
             return b"(a line that is too long)"
-        if verb == b"AUTH":
+        if verb == b"AUTH" or (verb not in _KNOWN and b"AUTH" in (verb + argument[:8]).upper()):  # AUTH=PLAIN, a blank before it ...
             self._authenticating = True
             return b"AUTH (not shown)"
         if self._authenticating and verb not in _KNOWN:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from engine.smtp.server import ServerLimits
 from engine.smtp.traced import TracedConnection
+from tests.smtp.postbox import Postbox
 
 
 def test_the_end_of_a_line_that_is_too_long_is_not_shown() -> None:
@@ -21,3 +24,11 @@ def test_the_end_of_a_line_that_is_too_long_is_not_shown() -> None:
         ("<<<", b"500 5.5.2 Line too long"),
         ("<<<", b"521 5.5.2 Bare CR or LF in a command; lines end with CRLF"),
     ]
+
+
+@pytest.mark.parametrize("said", [b"AUTH=PLAIN AHNlY3JldA==", b" AUTH PLAIN AHNlY3JldA==", b"auth:plain AHNlY3JldA=="])
+def test_a_password_behind_a_misspelt_auth_is_not_shown(said: bytes) -> None:
+    shown: list[bytes] = []
+    core = TracedConnection(Postbox(), ServerLimits("mx"), lambda _, line: shown.append(line), commands=True, data=False)
+    core.receive(b"EHLO c\r\n" + said + b"\r\n")
+    assert shown and not any(b"AHNlY3JldA" in line for line in shown)

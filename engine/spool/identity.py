@@ -24,3 +24,12 @@ def ensure(env: lmdb.Environment, tables: Tables, ledger: Ledger) -> None:
         if ledger.next_epoch == 1 and not ledger.shard:
             ledger.shard = 1 + int.from_bytes(os.urandom(2), "big") % 0xFFFF
             txn.put(format.SHARD, ledger.shard.to_bytes(2, "big"))
+
+
+def forget(env: lmdb.Environment, tables: Tables) -> None:
+    """The spool is a first one from now on, durably: what was moved out of it before says nothing of the rows that it writes from here.
+
+    A wall clock that steps back makes retries whose keys lie below the mark of those that were moved; under its old name they would count as moved.
+    """
+    with env.begin(write=True, db=tables.meta) as txn:
+        txn.delete(format.NAME)

@@ -38,6 +38,8 @@ def run(birth: Birth, config: Config) -> int:
         shadow.admit(root, waiting, shadow=birth.shadow is not None)
         if birth.source_path:
             identity.ensure(service.env, service.tables, service.ledger)
+        else:
+            identity.forget(service.env, service.tables)
     except (OSError, EngineError) as error:
         log.event("spool", f"cannot start: {error}")
         log.close()

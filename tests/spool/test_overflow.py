@@ -253,3 +253,20 @@ def test_spools_give_ids_of_their_own_and_have_names(pair: Pair) -> None:
     assert (ledger.shard, pair.other.reader().name()) == (shard, name)
     identity.ensure(pair.first.service.env, pair.first.service.tables, pair.first.service.ledger)
     assert pair.first.service.ledger.shard != 0
+
+
+def test_what_it_wrote_as_a_first_one_is_not_taken_for_moved(pair: Pair) -> None:
+    """Its retries may lie below the mark of an earlier time, after the wall clock stepped back: they were let go as if they had been moved."""
+    pair.take(*QUEUES)
+    pair.empty()
+    service = pair.other.service
+    identity.forget(service.env, service.tables)
+    assert pair.other.reader().name() == ""
+    pair.take(QUEUES[0])
+    ((key, due),) = pair.other.rows()
+    assert pair.client.do(Settle([Settlement(key, again_ms=1, due=due)])) == [None]
+    pair.end()
+    identity.ensure(service.env, service.tables, service.ledger)
+    pair.empty()
+    assert pair.found() == pair.bodies
+    pair.close()

@@ -6,9 +6,11 @@ So a connection that speaks TLS and one that does not run the same code, and the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from engine.tls.pump import Pump, TlsError
+
+ANSWERS_MOST: Final = 64 * 1024  # a handshake takes some 6 KB, an answer to a request for new keys 27 bytes
 
 
 class Lower(Protocol):
@@ -49,7 +51,7 @@ class Upper(Protocol):
 class Layer:
     """Takes the place of *above* under *below*; `begin` starts a client's handshake, a server's begins with the peer's first bytes."""
 
-    __slots__ = ("_above", "_below", "_deaf", "_error", "_told", "pump")
+    __slots__ = ("_above", "_answers_bytes", "_below", "_deaf", "_error", "_told", "pump")
 
     def __init__(self, below: Lower, above: Upper, pump: Pump) -> None:
         self._below = below
@@ -57,6 +59,7 @@ class Layer:
         self._told = False  # of the end of the handshake
         self._error: Exception | None = None  # what the stream ended of
         self._deaf = False  # whatever still comes is thrown away
+        self._answers_bytes = 0  # of TLS itself, since the peer last had taken everything
         self.pump = pump
         below.protocol = self
 
@@ -87,12 +90,16 @@ class Layer:
         except TlsError as error:
             self._failed(str(error))
             return
-        self._flush()
+        self._answer()
+        if self._deaf:
+            return
         if not self._told and pump.established:
             self._told = True
             above.secured(self)
         if plain:
             above.data_received(plain)
+        if pump.broken and not self._deaf:
+            self._failed(pump.broken)
         if pump.ended and not self._deaf:
             self._deaf = True
             if not above.eof_received():
@@ -126,6 +133,15 @@ class Layer:
             self._told = True
             self._above.not_secured(why)
             self._below.close()
+
+    def _answer(self) -> None:
+        """Write what TLS itself has to say: the handshake, or new keys, which a peer may ask for as often as it likes and never read."""
+        data = self.pump.to_send()
+        if data:
+            self._answers_bytes = len(data) + (self._answers_bytes if self._below.get_write_buffer_size() else 0)
+            self._below.write(data)
+            if self._answers_bytes > ANSWERS_MOST:
+                self._failed("the peer asks for new keys again and again, and reads nothing")
 
     def _flush(self) -> None:
         data = self.pump.to_send()

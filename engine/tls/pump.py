@@ -20,7 +20,7 @@ class TlsError(EngineError):
 class Pump:
     """After every call, what `to_send` gives must be written."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "ended", "established")
+    __slots__ = ("_incoming", "_outgoing", "_tls", "broken", "ended", "established")
 
     def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None, session: ssl.SSLSession | None = None) -> None:
         """*context* says which side we are; *server_name* and *session* are a client's: whom it wants, and what it resumes.  TlsError."""
@@ -33,13 +33,17 @@ class Pump:
             raise TlsError(f"{server_name!r} is no host name: {error}") from error
         self.established = False  # the handshake is done
         self.ended = False  # the peer has said that nothing more comes
+        self.broken = ""  # why nothing more can come, where that was found behind plaintext
 
     def begin(self) -> None:
         """A client's first words are to be sent.  TlsError."""
         self._shake()
 
     def receive(self, data: bytes) -> bytes:
-        """The plaintext that came to an end with *data*; b"" while there is none.  TlsError: the connection is lost."""
+        """The plaintext that came to an end with *data*; b"" while there is none.  TlsError: the connection is lost.
+
+        What came whole before a record that is bad is given all the same (it may be the 250 to a message), and `broken` says why it is the last.
+        """
         self._incoming.write(data)
         if not self.established and not self._shake():
             return b""
@@ -53,7 +57,9 @@ class Pump:
         except ssl.SSLZeroReturnError:
             self.ended = True
         except ssl.SSLError as error:
-            raise TlsError(words(error)) from error
+            if not chunks:
+                raise TlsError(words(error)) from error
+            self.broken = words(error)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:

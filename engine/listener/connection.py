@@ -239,7 +239,7 @@ class Connection:
     def _shake(self, transport: Any) -> None:
         """The client's handshake is next."""
         listener = self._listener
-        context = listener.tls.begin(self._socket)
+        context = listener.tls.begin(self._socket, self.ip)
         if context is None:  # immediate TLS, and too many shake at once: there is nothing to say to it
             listener.refusals.say(f"client={self.ip} TLS handshakes: too many at once")
             transport.abort()
@@ -251,7 +251,7 @@ class Connection:
         """The handshake is done: what was said before is forgotten (RFC 3207 §4.2)."""
         listener, core, session = self._listener, self._core, self._session
         self._shakes_s = 0.0
-        listener.tls.ended()
+        listener.tls.ended(self.ip)
         if self._closed_s:
             return
         self._active_s = listener.now_s
@@ -268,7 +268,7 @@ class Connection:
     def not_secured(self, why: str) -> None:
         """The handshake failed: the connection closes, with the alert that TLS has for it."""
         self._shakes_s = 0.0
-        self._listener.tls.ended()
+        self._listener.tls.ended(self.ip)
         self._closed_s = self._listener.now_s
         self._listener.refusals.say(f"client={self.ip}:{self._peer_port} to={self._socket.address}:{self._socket.port} TLS handshake: {escape(why)}")
 

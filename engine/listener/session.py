@@ -151,7 +151,7 @@ class Session:
         return f" source={escape(','.join(entry.pattern for entry in entries))}" if entries else ""
     def starttls(self) -> bool:
         """Whether a handshake may begin now."""
-        return not self._listener.tls.full
+        return not self._listener.tls.full_for(self._ip)
 
     def secured(self, layer: Layer) -> ServerLimits:
         """TLS is up: HELO and AUTH are to be said again, within these limits."""

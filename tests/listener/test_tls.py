@@ -152,9 +152,24 @@ def test_too_many_handshakes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         client.reply()
         assert client.say("STARTTLS").startswith("454 4.7.0")
         slow.abort()
-        running.until(lambda: not running.listener.tls.full)
+        running.until(lambda: not running.listener.tls.full_for("127.0.0.1"))
         client.starttls(trusting())
         assert client.say("EHLO client.example").startswith("250-")
+
+
+def test_nobody_takes_all_handshakes_for_himself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_module, "HANDSHAKES_OF_ONE", 1)
+    with live() as running, running.client("127.0.0.2") as slow, running.client("127.0.0.2") as again, running.client("127.0.0.3") as other:
+        slow.reply()
+        assert slow.say("STARTTLS").startswith("220 ")
+        again.reply()
+        assert again.say("STARTTLS").startswith("454 4.7.0")
+        other.reply()
+        other.starttls(trusting())
+        slow.abort()
+        running.until(lambda: not running.listener.tls.full_for("127.0.0.2"))
+        again.starttls(trusting())
+        assert again.say("EHLO client.example").startswith("250-")
 
 
 def test_a_handshake_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,6 +345,8 @@ class Supervisor:
         """Ask the installed program whether it could take over, and unless we *only_try* become it if it says so."""
         if self.stopping or not self._announced:
             raise RemoteProtocolError(f"the engine is {'stopping' if self.stopping else 'starting'}: nothing is upgraded")
+        if self._renewal.apart and not only_try:  # a third program could not tell whose words the processes that are left understand
+            raise RemoteProtocolError("an upgrade still ends processes that the new ones do not understand: ask again when it is done")
         return self._upgrading.begin(only_try)
 
     def _state(self) -> State:

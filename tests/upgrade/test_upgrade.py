@@ -16,6 +16,7 @@ from typing import Protocol
 import pytest
 
 from engine.control import ask
+from engine.errors import EngineError
 from engine.supervisor.spooldir import control_socket
 from tests.sinks.session import Session
 from tests.sinks.sink import Sink
@@ -159,6 +160,25 @@ def test_across_a_change_of_protocol_the_old_ones_end_first(make: Make) -> None:
     ends = [log.index(f"ended {name} ") for name in ("listener/0", "delivery/0", "accounting/0", "spool/0")]
     assert ends == sorted(ends)
     assert "rejected" not in log
+
+
+def test_another_upgrade_waits_for_one_across_a_change_of_protocol(make: Make) -> None:
+    """A third program would take the old processes that are left for such as understand it."""
+    with Sink() as sink:
+        engine = make(CONF.format(port=sink.port))
+        with smtplib.SMTP("127.0.0.1", engine.port, timeout=30) as busy:
+            busy.ehlo()
+            busy.mail("s@origin.example")
+            busy.rcpt("busy@dest.example")
+            engine.program.install("1.1", dict([PROTOCOL]))
+            upgraded(engine, "--no-wait")
+            eventually(lambda: "listener/0 draining" in engine.log(), "the old listener drains")
+            with pytest.raises(EngineError, match="ask again when it is done"):
+                ask(control_socket(str(engine.directory / "spool")), "upgrade")
+            assert busy.data("Subject: x\r\n\r\nbody\r\n")[0] == 250
+        eventually(lambda: engine.look()["upgrade"]["state"] == "done", "all are replaced")
+        engine.wait_for_records(1, "d")
+        upgraded(engine)
 
 
 @pytest.mark.parametrize("moment", ["executes", "took over with", "works spool/0", "listener/0 draining"])

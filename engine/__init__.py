@@ -1,7 +1,8 @@
 """engine: a multiprocess spool engine for outbound mail.
 
 The way of a message: listener -> reception -> spool -> scheduler, delivery -> accounting; `supervisor` starts them, `config` says how,
-`smtp`, `tls` and `dns` speak to the world, `policy` decides, `spf` and `doctor` judge, `bounce` reports, `control` answers.  docs/architecture.md is the story.
+`smtp`, `tls` and `dns` speak to the world, `policy` decides, `spf` and `doctor` judge, `bounce` reports, `control` answers.
+docs/architecture.md is the story.
 """
 
 import os

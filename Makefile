@@ -25,9 +25,10 @@ ifneq ($(AS_ROOT),)
 	    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin engine; }
 endif
 
+# Three workers on two cores: much of what the tests do is wait.
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile --benchmark-disable
-	ENGINE_FASTPATH=off $(BIN)/pytest -n 2 --dist loadfile --benchmark-disable $(addprefix tests/,mail smtp listener reception spool scheduler delivery accounting)
+	$(BIN)/pytest -n 3 --dist loadfile --benchmark-disable
+	ENGINE_FASTPATH=off $(BIN)/pytest -n 3 --dist loadfile --benchmark-disable $(addprefix tests/,mail smtp listener reception spool scheduler delivery accounting)
 
 check: $(VENV)/.dev $(FASTPATH)
 	$(BIN)/ruff check
